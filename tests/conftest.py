@@ -1,0 +1,40 @@
+import os
+import numpy as np, pandas as pd, pytest
+from PIL import Image
+
+
+@pytest.fixture(scope='session', autouse=True)
+def own_cache(tmp_path_factory):
+    "Tests neither use nor fill the user's cache"
+    os.environ['BN_IMBALANCE_CACHE'] = str(tmp_path_factory.mktemp('cache'))
+
+
+def write_folder(root, n_good=40, n_bad=20, size=32):
+    "A class-per-folder tree: bright and dark noise"
+    rng = np.random.default_rng(0)
+    for label, n, level in ('good', n_good, 150), ('bad', n_bad, 80):
+        (root/label).mkdir(parents=True)
+        for i in range(n):
+            pixels = (level + 60*rng.random((size, size, 3))).astype(np.uint8)
+            Image.fromarray(pixels).save(root/label/f'{i:03d}.jpg')
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path): return write_folder(tmp_path/'images')
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    "Run a command in this process as its console script does: exit code, what it printed, the error"
+    from bn_imbalance import cli
+    def run(name, *args):
+        monkeypatch.setattr('sys.argv', [name, *map(str, args)])
+        code = 0
+        try: getattr(cli, name.replace('-', '_')).cli()
+        except SystemExit as e:
+            code = e.code if isinstance(e.code, int) else 1
+            if isinstance(e.code, str): print(e.code, file=__import__('sys').stderr)
+        out = capsys.readouterr()
+        return code, out.out, out.err
+    return run

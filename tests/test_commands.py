@@ -1,0 +1,131 @@
+"""The commands as a user runs them, and every kind of bad input: one line, exit code 1, nothing written."""
+import csv, os, subprocess, sys, time, zipfile
+from pathlib import Path
+import numpy as np, pandas as pd, pytest
+from PIL import Image
+
+QUICK = ['--arch', 'resnet18', '--weights', 'random', '--size', '32', '--epochs', '2', '--seeds', '2', '--batch-size', '8', '--backend', 'serial']
+COLUMNS = ('data,recipe,head,final_bn,arch,seed,epochs,f1_minority,f1_majority,precision_minority,recall_minority,auroc,ap,'
+           'f1_minority_tuned,threshold,ece,seconds').split(',')
+
+
+def test_compare_and_report(command, folder, tmp_path):
+    out = tmp_path/'out'
+    code, text, err = command('bn-compare', folder, *QUICK, '--out', out)
+    assert code == 0, err
+    df = pd.read_csv(out/'results.csv')
+    assert list(df) == COLUMNS and len(df) == 12 and df.recipe.nunique() == 6
+    assert all(r in text for r in df.recipe) and str(out/'report.html') in text
+    page = (out/'report.html').read_text()
+    assert page.count('data:image/jpeg') > 20 and 'http://' not in page and '<script' not in page
+    first = df.drop(columns='seconds')
+    code, text, _ = command('bn-report', out)
+    assert code == 0
+    pd.testing.assert_frame_equal(pd.read_csv(out/'results.csv').drop(columns='seconds'), first)
+    code, *_ = command('bn-compare', folder, *QUICK, '--out', tmp_path/'again') # the same numbers a second time
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path/'again'/'results.csv').drop(columns='seconds'), first)
+
+
+def test_bad_images_are_listed_and_skipped(command, folder, tmp_path):
+    (folder/'good'/'note.jpg').write_text('hello')
+    (folder/'bad'/'cut.jpg').write_bytes((folder/'bad'/'000.jpg').read_bytes()[:300])
+    Image.new('L', (1, 1)).save(folder/'bad'/'dot.png')
+    Image.fromarray(np.full((40, 40), 30000, np.uint16)).save(folder/'good'/'deep.png')
+    Image.new('CMYK', (40, 40)).save(folder/'good'/'print.jpg')
+    out = tmp_path/'out'
+    code, text, err = command('bn-compare', folder, *QUICK, '--out', out)
+    assert code == 1 and '3 of 65 images cannot be used' in err and '--skip-bad' in err
+    assert all(n in err for n in ('note.jpg', 'cut.jpg', 'dot.png')) and 'deep' not in err and not out.exists()
+    code, text, err = command('bn-compare', folder, *QUICK, '--out', out, '--skip-bad')
+    assert code == 0 and '42 images of the majority, 20 of the minority' in text
+
+
+def bad_inputs(folder, tmp_path):
+    "arguments -> what the message must hold"
+    (tmp_path/'one'/'only').mkdir(parents=True)
+    Image.new('RGB', (20, 20)).save(tmp_path/'one'/'only'/'a.png')
+    (tmp_path/'bare').mkdir()
+    (tmp_path/'empty'/'a').mkdir(parents=True); (tmp_path/'empty'/'b').mkdir()
+    Image.new('RGB', (20, 20)).save(tmp_path/'empty'/'a'/'a.png')
+    (tmp_path/'bad.ini').write_text('[training]\nepochs = many\n')
+    (tmp_path/'odd.ini').write_text('[training]\nlearning_rate = 1\n')
+    (tmp_path/'noini.ini').write_text('epochs = 3\n')
+    (tmp_path/'file').write_text('')
+    (tmp_path/'items.csv').write_text('file,label\na,b\n')
+    return [
+        ([tmp_path/'nowhere'], 'no such folder or file'),
+        ([tmp_path/'bare'], 'no sub-folders'),
+        ([tmp_path/'one'], 'one class only (only)'),
+        ([tmp_path/'empty'], 'class b holds no images'),
+        ([tmp_path/'items.csv'], 'column path is missing'),
+        ([folder, '--protocol', 'paper'], 'needs 167 images of the minority (10+7+150), there are 20'),
+        ([folder, '--protocol', 'some'], 'expected paper or all'),
+        ([folder, '--minority', 'bda'], 'Did you mean bad?'),
+        ([folder, '--minority', '*', '--majority', '*'], 'both match'),
+        ([folder, '--minority', 'bad', '--majority', 'bad'], 'both match'),
+        ([folder, '--recipes', 'final_bm'], 'Did you mean final_bn'),
+        ([folder, '--arch', 'resnet19'], 'Did you mean resnet18'),
+        ([folder, '--weights', tmp_path/'none.safetensors'], 'cannot be read'),
+        ([folder, '--weights', tmp_path/'file'], 'cannot be read as safetensors'),
+        ([folder, '--settings', tmp_path/'bad.ini'], '[training] epochs = many: expected a whole number'),
+        ([folder, '--settings', tmp_path/'odd.ini'], '[training] learning_rate: there is no such setting'),
+        ([folder, '--settings', tmp_path/'noini.ini'], 'not a settings file'),
+        ([folder, '--settings', tmp_path/'none.ini'], 'cannot be read'),
+        ([folder, '--epochs', '0'], '--epochs = 0: expected a whole number from 1'),
+        ([folder, '--seeds', 'ten'], "invalid int value: 'ten'"),
+        ([folder, '--head', 'tail'], 'expected one of fastai, plain, linear'),
+        ([folder, '--backend', 'cloud'], '--backend cloud: expected serial or process'),
+        ([folder, '--device', 'cuda:7'], '--device cuda:7'),
+        ([folder, '--device', 'gpu'], '--device gpu'),
+        ([folder, '--out', tmp_path/'file'/'out'], 'cannot be written'),
+        ([folder, '--colour', 'red'], 'unrecognized arguments'),
+    ]
+
+
+def test_bad_input(command, folder, tmp_path):
+    base = QUICK
+    for args, message in bad_inputs(folder, tmp_path):
+        args = list(map(str, args))
+        rest = [o for i in range(0, len(base), 2) if base[i] not in args for o in base[i:i+2]]
+        out = [] if '--out' in args else ['--out', str(tmp_path/'never')]
+        code, text, err = command('bn-compare', *args, *rest, *out)
+        assert code == 1 and message in err, (args, err)
+        assert err.strip().count('\n') == 0 and 'Traceback' not in err, (args, err)
+        assert not list(tmp_path.glob('never/*.*')), args
+
+
+def test_report_of_nothing(command, tmp_path):
+    code, _, err = command('bn-report', tmp_path)
+    assert code == 1 and 'no stored runs' in err and err.count('\n') == 1
+
+
+def test_help_is_quick():
+    script = Path(sys.executable).parent/'bn-compare'
+    start = time.time()
+    text = subprocess.run([script, '--help'], capture_output=True, text=True, check=True).stdout
+    assert '--minority' in text and 'torch' not in sys.modules or time.time() - start < 5
+    heavy = subprocess.run([sys.executable, '-c', 'import sys, bn_imbalance.cli; print([m for m in ("torch", "fastai", "pandas", "numpy") if m in sys.modules])'],
+                           capture_output=True, text=True, check=True).stdout
+    assert heavy.strip() == '[]'
+
+
+def test_console_script_end_to_end(folder, tmp_path):
+    script = Path(sys.executable).parent/'bn-compare'
+    r = subprocess.run([script, folder, *QUICK[:-1], 'process', '--recipes', 'plain,final_bn', '--out', 'o'], cwd=tmp_path, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    assert len(pd.read_csv(tmp_path/'o'/'results.csv')) == 4 and 'Traceback' not in r.stderr
+    r = subprocess.run([script, 'nowhere'], cwd=tmp_path, capture_output=True, text=True)
+    assert (r.returncode, r.stderr.count('\n'), r.stdout) == (1, 1, '')
+
+
+def test_wheel_holds_what_it_needs(tmp_path):
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', tmp_path, root], check=True, capture_output=True)
+    wheel, = tmp_path.glob('*.whl')
+    names = zipfile.ZipFile(wheel).namelist()
+    assert 'bn_imbalance/settings.ini' in names and 'bn_imbalance/cli.py' in names
+    assert not [n for n in names if n.endswith(('.jpg', '.safetensors', '.pth'))]
+    zipfile.ZipFile(wheel).extractall(tmp_path/'site')
+    code = 'import bn_imbalance.core as c; print(c.__file__, c.load_settings().epochs)'
+    out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path/'site')}, capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path/'site') in out and out.strip().endswith(' 10')

@@ -1,0 +1,89 @@
+"""Every family of networks, every place, every head: shapes, what learns, the frozen body, folding."""
+import pytest, torch
+from dataclasses import replace
+from torch import nn
+from bn_imbalance.core import BadInput, load_settings
+from bn_imbalance.data import draw_split, imbalanced_dls, read_data
+from bn_imbalance.heads import HEADS, PLACES, final_bn_learner, find_body, fold_final_bn, load_network, make_head
+
+# torchvision with and without batch normalization, dense blocks, fire modules; timm with pooled maps and a transformer
+ARCHS = ['resnet18', 'vgg11', 'densenet121', 'squeezenet1_1', 'tf_efficientnet_lite0', 'mobilenetv3_small_050', 'vit_tiny_patch16_224']
+
+
+@pytest.mark.parametrize('head', HEADS)
+@pytest.mark.parametrize('place', PLACES)
+@pytest.mark.parametrize('n_out', [2, 5])
+@pytest.mark.parametrize('affine', [True, False])
+def test_head(head, place, n_out, affine):
+    torch.manual_seed(0)
+    h, x = make_head(16, n_out, head, place, bn_affine=affine), torch.randn(64, 16)*2 + 1
+    own = [m for m in h if isinstance(m, nn.BatchNorm1d) and m.momentum == .01]
+    assert len(own) == {None: 0, 'logits': 1, 'features': 1, 'both': 2}[place]
+    assert isinstance(h[-1], nn.BatchNorm1d) == (place in ('logits', 'both'))
+    for _ in range(10): h(x)
+    h.eval()
+    folded = fold_final_bn(h)
+    assert h(x).shape == (64, n_out)
+    torch.testing.assert_close(folded(x), h(x), atol=1e-5, rtol=1e-5)
+    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm1d)] or head == 'fastai'
+
+
+def test_folding_leaves_the_model_alone():
+    h = make_head(8, final_bn='both')
+    before = {k: v.clone() for k, v in h.state_dict().items()}
+    fold_final_bn(h)
+    assert all(torch.equal(v, before[k]) for k, v in h.state_dict().items()) and h.training
+    with pytest.raises(BadInput): fold_final_bn(nn.Sequential(nn.Conv2d(3, 3, 1)))
+
+
+@pytest.mark.parametrize('arch,place', zip(ARCHS, ['both', 'logits', 'features', None, 'both', 'logits', 'both']))
+def test_learner(folder, arch, place):
+    size = 224 if arch.startswith('vit') else 64
+    s = replace(load_settings(), size=size, batch_size=8)
+    split = draw_split(read_data(folder), s, 0).groupby('split').head(16)
+    learn = final_bn_learner(imbalanced_dls(split, s), arch, place, weights='random')
+    before = {k: v.clone() for k, v in learn.model.state_dict().items()}
+    trainable = {n for n, p in learn.model.named_parameters() if p.requires_grad}
+    assert trainable and all(n.startswith('1.') for n in trainable)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1)
+    moved = {k for k, v in learn.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved and all(k.startswith('1.') for k in moved)
+    x, _ = learn.dls.one_batch()
+    learn.model.eval()
+    with torch.no_grad():
+        assert learn.model(x).shape == (8, 2)
+        assert learn.model[1][0](learn.model[0](x)).shape == (8, find_body(arch).n_features)
+        torch.testing.assert_close(fold_final_bn(learn.model)(x), learn.model(x), atol=1e-5, rtol=1e-4)
+
+
+def test_the_body_can_be_let_learn(folder):
+    s = replace(load_settings(), size=64, batch_size=8)
+    learn = final_bn_learner(imbalanced_dls(draw_split(read_data(folder), s, 0), s), 'resnet18', weights='random', train_bn=True)
+    learning = [n for n, p in learn.model[0].named_parameters() if p.requires_grad]
+    bn = [n for n, m in learn.model[0].named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {n.rsplit('.', 1)[0] for n in learning} == set(bn)
+
+
+def test_packaged_weights_are_in_their_places():
+    "With ImageNet weights, and not with random ones, two crops of one texture are more alike than two textures"
+    from bn_imbalance.leaves import _noise
+    import numpy as np
+    maps = [torch.from_numpy(np.stack([_noise(np.random.default_rng([c, k]), 96, c)]*3)[None].clip(-2, 2)/2).float() for c in (4, 40) for k in (0, 1)]
+    model = load_network('tf_efficientnet_lite0').eval()
+    with torch.no_grad(): a, b, c, d = (nn.functional.normalize(model(x), dim=1) for x in maps)
+    assert min((a*b).sum(), (c*d).sum()) > max((a*c).sum(), (b*d).sum()) + .1
+
+
+def test_weights_file(tmp_path):
+    from safetensors.torch import save_file
+    source = load_network('resnet18', 'random')
+    body = {k: v.half() for k, v in source.state_dict().items() if not k.startswith('fc.')}
+    save_file(body, tmp_path/'body.safetensors')
+    got = load_network('resnet18', str(tmp_path/'body.safetensors'))
+    torch.testing.assert_close(got.conv1.weight, source.conv1.weight.half().float())
+    with pytest.raises(BadInput, match='does not fit vgg11'): load_network('vgg11', str(tmp_path/'body.safetensors'))
+    body.pop('layer4.1.conv2.weight')
+    save_file(body, tmp_path/'less.safetensors')
+    with pytest.raises(BadInput, match='1 tensors of the body are missing'): load_network('resnet18', str(tmp_path/'less.safetensors'))
+    (tmp_path/'no.safetensors').write_bytes(b'\0'*40)
+    with pytest.raises(BadInput, match='cannot be read as safetensors'): load_network('resnet18', str(tmp_path/'no.safetensors'))
