@@ -5,7 +5,7 @@ is timed (`--plain-epochs`) and the rest is multiplied. Ours starts with an empt
 
     python benchmarks/engines.py [FOLDER --majority NAME --minority PATTERN] [--write]
 """
-import os, platform, sys, tempfile, time
+import os, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 import pandas as pd

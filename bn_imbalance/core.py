@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BadInput', 'near', 'Settings', 'load_settings', 'write_whole', 'cache_dir', 'worker_context']
 
-# %% ../nbs/api/00_core.ipynb #232b2eac
-import configparser, difflib, multiprocessing, os, tempfile, uuid, warnings
+# %% ../nbs/api/00_core.ipynb #777157a2
+import configparser, difflib, multiprocessing, os, uuid, warnings
 from dataclasses import dataclass, fields
 from multiprocessing import forkserver
 from pathlib import Path

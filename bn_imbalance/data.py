@@ -7,9 +7,9 @@ __all__ = ['MIN_SIDE', 'SIDES', 'LABELS', 'to_rgb', 'read_image', 'from_folder',
            'check_images', 'Data', 'read_data', 'find_plantvillage', 'example_data', 'paper_split', 'fifths_split',
            'draw_split', 'imbalanced_block', 'imbalanced_dls']
 
-# %% ../nbs/api/01_data.ipynb #4e4657f6
+# %% ../nbs/api/01_data.ipynb #86f39c4c
 from .core import *
-import fnmatch, hashlib, io, os
+import fnmatch, hashlib, os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['margin', 'best_cut', 'expected_calibration_error', 'minority_metrics', 'mean_interval', 'paired_difference']
 
-# %% ../nbs/api/04_metrics.ipynb #eddf3f3d
-import warnings
+# %% ../nbs/api/04_metrics.ipynb #20db9c66
 import numpy as np
 from scipy.special import expit, logsumexp
 from scipy.stats import bootstrap

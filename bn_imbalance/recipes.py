@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['recipes', 'cross_entropy', 'Recipe', 'register', 'inverse_frequency', 'weighted_cross_entropy', 'get_recipes']
 
-# %% ../nbs/api/03_recipes.ipynb #a4cb5537
+# %% ../nbs/api/03_recipes.ipynb #f5d4bab0
 from .core import *
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Callable
 import torch
 from fastai.losses import CrossEntropyLossFlat
-from torch import nn
 
 # %% ../nbs/api/03_recipes.ipynb #59159050
 def cross_entropy(counts):

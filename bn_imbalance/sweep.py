@@ -98,7 +98,7 @@ def _in_processes(jobs, features, workers):
                            'again with --backend serial.') from e
         finally: ex.shutdown(wait=True, cancel_futures=True)
 
-# %% ../nbs/api/06_sweep.ipynb #3a802cd8
+# %% ../nbs/api/06_sweep.ipynb #09b5a863
 BACKENDS = 'serial', 'process'
 
 def compare(
@@ -124,7 +124,8 @@ def compare(
     todo = {seed: [(r, c) for r, k, c in configs if k == seed and (r.name, seed) not in have] for seed in splits}
     n_todo, workers = len(configs) - len(done), os.cpu_count() or 1
     if backend is None: backend = 'process' if engine == 'features' and device == 'cpu' and n_todo > 6 else 'serial'
-    together = max(1, min(6, n_todo // workers)) if backend == 'process' else 6
+    together = min(6, max(1, n_todo // workers)) if backend == 'process' else 6
+    if engine == 'images': together = 1 # a long run is stored as soon as it is done
     jobs = [(splits[seed], [r for r, _ in part], s, seed, [c for _, c in part])
             for seed, rc in todo.items() for part in (rc[i:i+together] for i in range(0, len(rc), together))]
     if store:
@@ -141,8 +142,8 @@ def compare(
             done += recs
             bar.update(len(recs))
             bar.set_postfix_str(_leader(done))
-    at = {(r.name, seed): i for i, (r, seed, _) in enumerate(sorted(configs, key=lambda o: (chosen.index(o[0]), o[1])))}
-    return sorted(done, key=lambda o: at[o['config']['recipe']['name'], o['config']['seed']])
+    order = [r.name for r in chosen]
+    return sorted(done, key=lambda o: (order.index(o['config']['recipe']['name']), o['config']['seed']))
 
 def _usable(device):
     "The name of a device that computes"

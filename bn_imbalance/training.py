@@ -7,11 +7,11 @@ __all__ = ['adamw', 'weights_digest', 'FeatureStore', 'Features', 'body_features
            'SharedDropout', 'HeadStack', 'StackLoss', 'choose_engine', 'make_learner', 'fit', 'data_config',
            'run_config', 'run', 'run_together', 'run_versions', 'record_metrics']
 
-# %% ../nbs/api/05_training.ipynb #2dad4a12
+# %% ../nbs/api/05_training.ipynb #0282dd5b
 from .core import *
 import hashlib, json, platform, random, sqlite3, time, zlib
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path

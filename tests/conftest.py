@@ -1,5 +1,5 @@
 import os
-import numpy as np, pandas as pd, pytest
+import numpy as np, pytest
 from PIL import Image
 
 

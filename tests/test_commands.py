@@ -1,7 +1,7 @@
 """The commands as a user runs them, and every kind of bad input: one line, exit code 1, nothing written."""
-import csv, os, subprocess, sys, time, zipfile
+import os, subprocess, sys, time, zipfile
 from pathlib import Path
-import numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd
 from PIL import Image
 
 QUICK = ['--arch', 'resnet18', '--weights', 'random', '--size', '32', '--epochs', '2', '--seeds', '2', '--batch-size', '8', '--backend', 'serial']

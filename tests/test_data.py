@@ -5,7 +5,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data import (SIDES, check_images, draw_split, fifths_split, from_csv, from_folder, imbalanced_dls, paper_split,
-                               pool_classes, read_data, read_image)
+                               read_data, read_image)
 
 SMALL = replace(load_settings(), train_majority=20, train_minority=4, valid_majority=6, valid_minority=3, test_majority=5, test_minority=5)
 

@@ -1,11 +1,11 @@
 """The fast way is the same as the slow way; faults of the cache; the store."""
-import json, os, sqlite3
-import numpy as np, pandas as pd, pytest, torch
+import json, os
+import numpy as np, pytest, torch
 from dataclasses import replace
 from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data import draw_split, read_data
 from bn_imbalance.recipes import Recipe, get_recipes, recipes
-from bn_imbalance.sweep import Store, compare, read_runs
+from bn_imbalance.sweep import compare, read_runs
 from bn_imbalance.training import _store_for, body_features, choose_engine, record_metrics, run, run_together
 
 S = replace(load_settings(), size=32, batch_size=8, epochs=2, arch='resnet18', weights='random', seeds=2, recipes=['plain', 'final_bn'])
@@ -67,7 +67,6 @@ def test_features_do_not_depend_on_what_was_there(data):
 
 def test_anything_that_changes_features_changes_the_store(tmp_path):
     from safetensors.torch import save_file
-    from bn_imbalance.heads import load_network
     paths = [_store_for(s).path for s in (S, replace(S, size=64), replace(S, arch='resnet34'), replace(S, arch='tf_efficientnet_lite0'))]
     for k in range(2):
         torch.manual_seed(k)
