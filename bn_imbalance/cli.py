@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['command', 'bn_compare', 'bn_report']
 
-# %% ../nbs/api/09_cli.ipynb #1ac91228
+# %% ../nbs/api/09_cli.ipynb #b77caad6
 from .core import *
-import argparse, shlex, shutil, sys
+import argparse, shlex, shutil, sys, textwrap
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 from fastcore.script import CliError, parse_cli
@@ -28,15 +29,16 @@ def command(func):
     func.cli = cli
     return func
 
-# %% ../nbs/api/09_cli.ipynb #1f68ad8f
+# %% ../nbs/api/09_cli.ipynb #a58d9ea7
 @command
 def bn_compare(
     data:str='leaves',   # leaves (embedded), a folder with one sub-folder per class, or a CSV file: path,label[,group]
     minority:str=None,   # the rare class: a name or a pattern such as 'Apple___*'; pools what matches
     majority:str=None,   # the other class: a name or a pattern
     protocol:str=None,   # paper (1000+10 / 150+7 / 150+150, drawn by seed) or all (every image, 60/20/20)
-    recipes:str=None,    # names with commas, or all
+    recipes:str=None,    # names with commas, or all; with hyperparameters: focal:gamma=1
     seeds:int=None,      # runs per recipe, each with its own split
+    tune:int=None,       # settings to try for each recipe, judged on validation; 0 (the default): none
     arch:str=None,       # torchvision or timm name of the network
     weights:str=None,    # safetensors file with the network's weights, or random
     size:int=None,       # width and height of the images in pixels
@@ -53,44 +55,56 @@ def bn_compare(
 ):
     "Which remedy for a rare class works on these images? Options not given are as in settings.ini."
     s = load_settings(settings, recipes=recipes, seeds=seeds, arch=arch, weights=weights, size=size, head=head,
-                      epochs=epochs, batch_size=batch_size, lr=lr, engine=engine)
+                      epochs=epochs, batch_size=batch_size, lr=lr, engine=engine, tune=tune)
     worker_context() # loads while we read images
     from bn_imbalance.data import read_data
     from bn_imbalance.heads import find_body
     from bn_imbalance.recipes import get_recipes
     from bn_imbalance.report import write_report
     from bn_imbalance.sweep import compare
+    from bn_imbalance.tuning import best_variants, tune as tune_recipes
     get_recipes(s.recipes), find_body(s.arch) # wrong names first, before images are read
     d = read_data(data, minority, majority, skip_bad, s.size)
     print(f'{d.name}: {d.counts["majority"]} images of the majority, {d.counts["minority"]} of the minority; '
           f'protocol {protocol or d.protocol}.', flush=True)
+    if s.tune:
+        print(f'Tuning: {s.tune} settings per recipe, {s.tune_seeds} seeds each.', flush=True)
+        trials = tune_recipes(d, s, protocol, Path(out)/'tuning', backend, device)
+        write_whole(Path(out)/'tuning.csv', trials.to_csv(index=False))
+        s = replace(s, recipes=[r.name for r in get_recipes(s.recipes)] + list(best_variants(trials).values()))
     recs = compare(d, s, protocol, out, backend, device)
     typed = shlex.join(['bn-compare', *sys.argv[1:]]) if Path(sys.argv[0]).name == 'bn-compare' else ''
     page = write_report(recs, out, typed)
     _show(recs)
     print(f'Table: {Path(out)/"results.csv"}\nReport: {page}')
 
-# %% ../nbs/api/09_cli.ipynb #4265f028
+# %% ../nbs/api/09_cli.ipynb #7ac3f9ed
 def _show(recs):
     "The leaderboard, the verdict and the paper's numbers on the screen"
-    from bn_imbalance.report import leaderboard_text, paper_table, results, verdict
-    df = results(recs)
+    from bn_imbalance.leaderboard import failures, leaderboard_text, paper_table, results, verdict
+    df, bad = results(recs), failures(recs)
     lb, width = leaderboard_text(df), shutil.get_terminal_size((120, 24)).columns
     while len(text := lb.to_string()) and len(text.splitlines()[0]) > width and lb.shape[1] > 2: lb = lb.iloc[:, :-1]
-    print(f'\nMean over {df.seed.nunique()} seeds [95 % interval], minority class, test set\n\n{text}\n\n{verdict(df)}')
+    print(f'\nMean over {df.seed.nunique()} seeds [95 % interval], minority class, test set\n\n{text}\n')
+    print('\n\n'.join(textwrap.fill(p, min(width, 100)) for p in verdict(df)))
+    if len(bad): print(f'\nFailed and left out\n\n{bad.to_string(index=False)}')
     paper = paper_table(df)
     if paper is not None: print(f'\nThe paper\'s Table I beside these\n\n{paper.to_string()}')
     print()
 
-# %% ../nbs/api/09_cli.ipynb #2337f4fc
+# %% ../nbs/api/09_cli.ipynb #8baf7bfc
 @command
 def bn_report(
-    out_dir:str # a folder that bn-compare wrote
+    *out_dir:str,        # folders that bn-compare wrote; of several an overview with average ranks is made
+    out:str='bn-report'  # folder for the overview
 ):
     "Make results.csv and report.html again from stored runs, without training"
-    from bn_imbalance.report import write_report
+    from bn_imbalance.report import write_overview, write_report
     from bn_imbalance.sweep import read_runs
-    recs = read_runs(out_dir)
-    page = write_report(recs, out_dir)
-    _show(recs)
-    print(f'Table: {Path(out_dir)/"results.csv"}\nReport: {page}')
+    if not out_dir: raise BadInput('give at least one folder that bn-compare wrote.')
+    fields = [read_runs(d) for d in out_dir]
+    for d, recs in zip(out_dir, fields):
+        page = write_report(recs, d)
+        if len(fields) == 1: _show(recs)
+        print(f'Table: {Path(d)/"results.csv"}\nReport: {page}')
+    if len(fields) > 1: print(f'Overview: {write_overview(fields, out)}')

@@ -33,7 +33,7 @@ def near(
     if close: return 'Did you mean ' + ' or '.join(close) + '?'
     return 'There are: ' + ', '.join(known) + '.' if 0 < len(known) <= 12 else ''
 
-# %% ../nbs/api/00_core.ipynb #0febcf00
+# %% ../nbs/api/00_core.ipynb #2141e927
 @dataclass(frozen=True)
 class Settings:
     "The experiment's settings, as read from `settings.ini`"
@@ -59,12 +59,15 @@ class Settings:
     train_bn:bool        # do the body's batch normalization layers learn?
     recipes:list         # names of the recipes to compare
     seeds:int            # runs per recipe
+    tune:int             # settings to try for each recipe; 0: none but the defaults
+    tune_seeds:int       # runs per setting tried
 
-# %% ../nbs/api/00_core.ipynb #34390533
+# %% ../nbs/api/00_core.ipynb #efd755fb
 _counts = 'train_majority train_minority valid_majority valid_minority test_majority test_minority'
 _range = dict(dict.fromkeys(_counts.split(), (1, 10**7)), valid_fifths=(1, 3), test_fifths=(1, 3),
               size=(16, 2048), bn_momentum=(0, 1), epochs=(1, 10**5),
-              batch_size=(2, 65536), lr=(1e-8, 10), weight_decay=(0, 10), seeds=(1, 10**5))
+              batch_size=(2, 65536), lr=(1e-8, 10), weight_decay=(0, 10), seeds=(1, 1000), tune=(0, 1000),
+              tune_seeds=(1, 1000))
 _choice = dict(head=('fastai', 'plain', 'linear'), engine=('auto', 'features', 'images'))
 _kind = {int: 'a whole number', float: 'a number', bool: 'yes or no', list: 'names with commas between', str: 'a text'}
 

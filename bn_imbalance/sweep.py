@@ -19,7 +19,7 @@ from .recipes import *
 from .heads import *
 from .training import *
 
-# %% ../nbs/api/06_sweep.ipynb #3e8d91c6
+# %% ../nbs/api/06_sweep.ipynb #772f4dd4
 class Store:
     "Runs of one comparison in a folder"
     def __init__(self,
@@ -29,7 +29,9 @@ class Store:
         write_whole(self.out/'runs'/'.writable', '') # now, not after an hour of training
         (self.out/'runs'/'.writable').unlink(missing_ok=True)
 
-    def path(self, config): return self.out/'runs'/f'{config["recipe"]["name"]}-seed{config["seed"]}.json'
+    def path(self, config):
+        name = config['recipe']['name'].replace(':', '_') # a colon is not allowed in names on Windows
+        return self.out/'runs'/f'{name}-seed{config["seed"]}.json'
 
     def get(self,
         config:dict # from `run_config`
@@ -56,7 +58,7 @@ def _read_record(path):
     except FileNotFoundError: return None
     except (ValueError, OSError): rec = None
     whole = {'config', 'versions', 'test', 'valid', 'history'}
-    if isinstance(rec, dict) and rec.get('format') == 1 and whole <= set(rec): return rec
+    if isinstance(rec, dict) and rec.get('format') == 2 and whole <= set(rec): return rec
     os.replace(path, path.with_suffix('.damaged'))
     return None
 
@@ -98,7 +100,7 @@ def _in_processes(jobs, features, workers):
                            'again with --backend serial.') from e
         finally: ex.shutdown(wait=True, cancel_futures=True)
 
-# %% ../nbs/api/06_sweep.ipynb #09b5a863
+# %% ../nbs/api/06_sweep.ipynb #fdf043a6
 BACKENDS = 'serial', 'process'
 
 def compare(
@@ -108,7 +110,8 @@ def compare(
     out:str|Path=None,     # folder to store the runs in; None: keep nothing
     backend:str=None,      # `serial` or `process`; None: processes where they pay
     device:str=None,       # `cpu`, `cuda`...; None: a GPU if there is one
-    progress:bool=True     # show a bar?
+    progress:bool=True,    # show a bar?
+    seeds:list=None        # of the splits and the training; None: 0, 1, ... as many as the settings say
 )->list[dict]: # records, by recipe and seed
     "Run every recipe on every seed; runs that are stored in `out` already are not done again"
     s = s or load_settings()
@@ -116,7 +119,7 @@ def compare(
     chosen, store = get_recipes(s.recipes), Store(out) if out else None
     engine, device = choose_engine(s), _usable(device or str(default_device()))
     find_body(s.arch)
-    splits = {seed: draw_split(data, s, seed, protocol) for seed in range(s.seeds)}
+    splits = {seed: draw_split(data, s, seed, protocol) for seed in (range(s.seeds) if seeds is None else seeds)}
     about = data_config(data, protocol)
     configs = [(r, seed, run_config(about, r, s, seed)) for seed in splits for r in chosen]
     done = [rec for *_, c in configs if store and (rec := store.get(c))]
@@ -124,10 +127,10 @@ def compare(
     todo = {seed: [(r, c) for r, k, c in configs if k == seed and (r.name, seed) not in have] for seed in splits}
     n_todo, workers = len(configs) - len(done), os.cpu_count() or 1
     if backend is None: backend = 'process' if engine == 'features' and device == 'cpu' and n_todo > 6 else 'serial'
-    together = min(6, max(1, n_todo // workers)) if backend == 'process' else 6
-    if engine == 'images': together = 1 # a long run is stored as soon as it is done
+    n_parts = -(-4*workers // len(splits)) if backend == 'process' else 1 # jobs enough to keep all workers busy
+    if engine == 'images': n_parts = len(chosen) # a long run is stored as soon as it is done
     jobs = [(splits[seed], [r for r, _ in part], s, seed, [c for _, c in part])
-            for seed, rc in todo.items() for part in (rc[i:i+together] for i in range(0, len(rc), together))]
+            for seed, rc in todo.items() for part in _parts(rc, n_parts)]
     if store:
         for seed, split in splits.items(): store.put_split(seed, split)
     features = None
@@ -145,6 +148,13 @@ def compare(
     order = [r.name for r in chosen]
     return sorted(done, key=lambda o: (order.index(o['config']['recipe']['name']), o['config']['seed']))
 
+def _parts(rc, n):
+    "Share (recipe, config) pairs out to at most `n` jobs; those that train alike stay together"
+    kinds = {}
+    for r, c in rc: kinds.setdefault(r.training, []).append((r, c))
+    kinds = list(kinds.values())
+    return [sum(kinds[i::n], []) for i in range(min(n, len(kinds)))]
+
 def _usable(device):
     "The name of a device that computes"
     try: torch.zeros(1, device=device)
@@ -154,6 +164,7 @@ def _usable(device):
 
 def _leader(recs):
     "The recipe with the best mean F1 so far, for the progress bar"
-    f1 = pd.Series([r['history'][-1]['test']['f1_minority'] for r in recs])
-    mean = f1.groupby([r['config']['recipe']['name'] for r in recs]).mean()
+    f1 = [(r['config']['recipe']['name'], r['history'][-1]['test']['f1_minority']) for r in recs if not r['failed']]
+    if not f1: return ''
+    mean = pd.DataFrame(f1).groupby(0)[1].mean()
     return f'best so far: {mean.idxmax()} {mean.max():.2f}'
