@@ -335,6 +335,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'bn_imbalance/training.py'),
                                        'bn_imbalance.training.data_config': ('api/training.html#data_config', 'bn_imbalance/training.py'),
                                        'bn_imbalance.training.feature_dls': ('api/training.html#feature_dls', 'bn_imbalance/training.py'),
+                                       'bn_imbalance.training.finish_head': ('api/training.html#finish_head', 'bn_imbalance/training.py'),
                                        'bn_imbalance.training.fit': ('api/training.html#fit', 'bn_imbalance/training.py'),
                                        'bn_imbalance.training.head_learner': ('api/training.html#head_learner', 'bn_imbalance/training.py'),
                                        'bn_imbalance.training.judge': ('api/training.html#judge', 'bn_imbalance/training.py'),

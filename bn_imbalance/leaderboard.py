@@ -191,14 +191,14 @@ def tuned_text(
             for _, r in t.iterrows()]
     return pd.DataFrame(rows, t.index)
 
-# %% ../nbs/api/07_leaderboard.ipynb #d1185d03
+# %% ../nbs/api/07_leaderboard.ipynb #8bbf993e
 def rank_table(
     df:pd.DataFrame # rows of `results` from several data sets or networks
 )->pd.DataFrame: # recipes x (data, arch), mean F1; and a column `rank`; best first
     "Mean F1 on each data set, and the average rank over them; recipes that lack a data set are left out"
     table = df.pivot_table(index='recipe', columns=['data', 'arch'], values='f1_minority', sort=False).dropna()
-    table['rank'] = table.rank(ascending=False).mean(axis=1)
-    return table.sort_values('rank', kind='stable')
+    table['rank', ''] = table.rank(ascending=False).mean(axis=1)
+    return table.sort_values(('rank', ''), kind='stable')
 
 def critical_difference(
     n_recipes:int, # at least 2

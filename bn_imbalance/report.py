@@ -23,7 +23,7 @@ from .sweep import *
 from .training import *
 from .tuning import *
 
-# %% ../nbs/api/07_report.ipynb #ad956567
+# %% ../nbs/api/07_report.ipynb #6091c2d7
 OKABE_ITO = '#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000'.split()
 MAJORITY, MINORITY = OKABE_ITO[:2]
 
@@ -55,7 +55,7 @@ def plot_leaderboard(
     ax.set(xlim=(0, 1.01), xlabel='F1 of the minority\n● at argmax, 95 % interval   ◇ tuned threshold   · runs')
     rank.set(xlabel='AUROC\n(1: ranks perfectly)', xlim=(min(.9, lb['auroc', 'low'].min() - .02), 1.005))
     rank.locator_params(axis='x', nbins=4)
-    cal.set(xlabel='Brier score (0 is best)\n● test shares   □ rare, as in validation', xlim=(0, None))
+    cal.set(xlabel='Brier score (0 is best)\n● test shares   □ rare', xlim=(0, None))
     for a in (ax, rank, cal): a.grid(axis='y', color='#EEEEEE', zorder=-1)
     fig.suptitle(f'{lb.index[-1]} is first with a mean F1 of {lb.iloc[-1]["f1_minority", "mean"]:.2f}', fontsize=11)
     return fig
@@ -80,7 +80,7 @@ def plot_thresholds(
     axs[0, 0].set_ylabel('F1 of the minority, test set')
     return fig
 
-# %% ../nbs/api/07_report.ipynb #a26e222c
+# %% ../nbs/api/07_report.ipynb #533d2c94
 def plot_fields(
     df:pd.DataFrame # rows of `results` from several data sets or networks
 )->MplFigure: # recipes x (data, arch)
@@ -88,15 +88,16 @@ def plot_fields(
     table = rank_table(df)
     f1 = table.drop(columns='rank', level=0)
     fig, ((ax,),) = _axes(w=3.4 + 1.05*f1.shape[1], h=1.4 + .26*len(f1))
-    ax.imshow(f1, cmap='cividis', aspect='auto', vmin=0, vmax=1)
+    dark = (f1.to_numpy().min() + 1)/2
+    ax.imshow(f1, cmap='cividis', aspect='auto', vmax=1)
     for i, row in enumerate(f1.to_numpy()):
         for j, v in enumerate(row): ax.text(j, i, number(v)[:3 + (v >= 1)], ha='center', va='center', fontsize=8,
-                                            color='k' if v > .6 else 'w')
+                                            color='k' if v > dark else 'w')
     ax.set_yticks(range(len(f1)), [f'{r}  ({k:.1f})' for r, k in zip(f1.index, table['rank'])], fontsize=9)
     ax.set_xticks(range(f1.shape[1]), [f'{d}\n{a[:16]}' for d, a in f1.columns], fontsize=8)
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     ax.spines[:].set_visible(False)
-    ax.set_title('Mean F1 of the minority (in brackets: average rank)', fontsize=11)
+    fig.suptitle('Mean F1 of the minority\nin brackets: average rank', fontsize=11)
     return fig
 
 def plot_critical_difference(

@@ -6,7 +6,7 @@
 __all__ = ['adamw', 'weights_digest', 'FeatureStore', 'Features', 'body_features', 'FeatureDL', 'feature_dls', 'split_labels',
            'KeepLogits', 'TellProgress', 'SharedDropout', 'HeadStack', 'StackLoss', 'choose_engine', 'recipe_head',
            'head_learner', 'make_learner', 'fit', 'Trained', 'train_heads', 'train_on_images', 'data_config',
-           'run_config', 'run', 'run_together', 'judge', 'run_versions', 'record_metrics']
+           'run_config', 'run', 'run_together', 'judge', 'finish_head', 'run_versions', 'record_metrics']
 
 # %% ../nbs/api/05_training.ipynb #e5651733
 from .core import *
@@ -330,7 +330,7 @@ def fit(
         learn.fit_one_cycle(s.epochs, s.lr if lr is None else lr, cbs=[keep, TellProgress()])
     return keep
 
-# %% ../nbs/api/05_training.ipynb #54650d6b
+# %% ../nbs/api/05_training.ipynb #04992bfa
 @dataclass
 class Trained:
     "What a training leaves"
@@ -380,9 +380,10 @@ def _pooled(learn, side):
     "What the head of an image learner is given for the images of one side, in order"
     dl = learn.dls[SIDES.index(side)].new(shuffle=False, drop_last=False)
     learn.model.eval()
-    with torch.inference_mode(): return torch.cat([learn.model[1][0](learn.model[0](xb)) for xb, _ in dl]).clone()
+    with torch.no_grad(): x = torch.cat([learn.model[1][0](learn.model[0](xb)) for xb, _ in dl])
+    return x.as_subclass(torch.Tensor)
 
-# %% ../nbs/api/05_training.ipynb #b8bc7216
+# %% ../nbs/api/05_training.ipynb #3ecb2cf2
 def data_config(
     data:Data,        # a data set
     protocol:str=None # None: what suits the data
@@ -452,10 +453,7 @@ def judge(
     "What comes after training: the recipe's last steps, and the logits it is judged on"
     epochs, history, counts = list(trained.epochs), [], np.bincount(ys['train']).tolist()
     if recipe.finish and all(np.isfinite(z).all() for e in epochs for z in e[1:]):
-        set_seed(seed)
-        x, y = trained.x('train'), torch.from_numpy(ys['train'])
-        refit = partial(_refit, s=s, seed=seed, lr=_lr(recipe, s))
-        head = recipe.part('finish')(trained.head, x, y.to(x.device), seed, refit).eval()
+        head = finish_head(recipe, trained, ys['train'], s, seed)
         with torch.no_grad(): z = [head(trained.x(side)).float().cpu().numpy() for side in ('valid', 'test')]
         epochs[-1:] = [(epochs[-1][0] if epochs else None, *z)] # the last entry is of the finished head
     for loss, *z in epochs:
@@ -467,6 +465,20 @@ def judge(
         history.append(dict(train_loss=loss, **{side: _brief(ys[side] == 1, margin(z[side])) for side in z}))
     return dict(failed=None, history=history,
                 **{side: dict(y=ys[side].tolist(), logits=z[side].round(6).tolist()) for side in z})
+
+def finish_head(
+    recipe:Recipe,   # finish
+    trained:Trained, # its training
+    y,               # training labels (n,)
+    s:Settings,      # for a `finish` that trains
+    seed:int         # the same
+)->nn.Module: # in evaluation mode, from features (batch, n_in) to logits (batch, n_out)
+    "The head as the recipe leaves it"
+    if not recipe.finish: return trained.head.eval()
+    x = trained.x('train') # before the seed: loading images draws random numbers
+    set_seed(seed)
+    refit = partial(_refit, s=s, seed=seed, lr=_lr(recipe, s))
+    return recipe.part('finish')(trained.head, x, torch.from_numpy(y).to(x.device), seed, refit).eval()
 
 class _OnlyTrain(Callback):
     def before_validate(self): raise CancelValidException
