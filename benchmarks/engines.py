@@ -27,7 +27,8 @@ def main(
     from bn_imbalance.core import load_settings
     from bn_imbalance.data import draw_split, imbalanced_dls, read_data
     from bn_imbalance.sweep import compare
-    d, s = read_data(data, minority, majority), load_settings(seeds=seeds)
+    six = 'plain, weighted, final_bn, final_bn_features, final_bn_both, final_bn_weighted'
+    d, s = read_data(data, minority, majority), load_settings(seeds=seeds, recipes=six)
     split = draw_split(d, s, 0, 'paper')
 
     dls = imbalanced_dls(split, s)

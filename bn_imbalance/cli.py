@@ -29,7 +29,7 @@ def command(func):
     func.cli = cli
     return func
 
-# %% ../nbs/api/09_cli.ipynb #a58d9ea7
+# %% ../nbs/api/09_cli.ipynb #477319f6
 @command
 def bn_compare(
     data:str='leaves',   # leaves (embedded), a folder with one sub-folder per class, or a CSV file: path,label[,group]
@@ -60,6 +60,7 @@ def bn_compare(
     from bn_imbalance.data import read_data
     from bn_imbalance.heads import find_body
     from bn_imbalance.recipes import get_recipes
+    from bn_imbalance.leaderboard import results
     from bn_imbalance.report import write_report
     from bn_imbalance.sweep import compare
     from bn_imbalance.tuning import best_variants, tune as tune_recipes
@@ -74,15 +75,16 @@ def bn_compare(
         s = replace(s, recipes=[r.name for r in get_recipes(s.recipes)] + list(best_variants(trials).values()))
     recs = compare(d, s, protocol, out, backend, device)
     typed = shlex.join(['bn-compare', *sys.argv[1:]]) if Path(sys.argv[0]).name == 'bn-compare' else ''
-    page = write_report(recs, out, typed)
-    _show(recs)
+    df = results(recs)
+    page = write_report(recs, out, typed, df)
+    _show(df, recs)
     print(f'Table: {Path(out)/"results.csv"}\nReport: {page}')
 
-# %% ../nbs/api/09_cli.ipynb #7ac3f9ed
-def _show(recs):
+# %% ../nbs/api/09_cli.ipynb #bdc81445
+def _show(df, recs):
     "The leaderboard, the verdict and the paper's numbers on the screen"
-    from bn_imbalance.leaderboard import failures, leaderboard_text, paper_table, results, verdict
-    df, bad = results(recs), failures(recs)
+    from bn_imbalance.leaderboard import failures, leaderboard_text, paper_table, verdict
+    bad = failures(recs)
     lb, width = leaderboard_text(df), shutil.get_terminal_size((120, 24)).columns
     while len(text := lb.to_string()) and len(text.splitlines()[0]) > width and lb.shape[1] > 2: lb = lb.iloc[:, :-1]
     print(f'\nMean over {df.seed.nunique()} seeds [95 % interval], minority class, test set\n\n{text}\n')
@@ -92,19 +94,21 @@ def _show(recs):
     if paper is not None: print(f'\nThe paper\'s Table I beside these\n\n{paper.to_string()}')
     print()
 
-# %% ../nbs/api/09_cli.ipynb #8baf7bfc
+# %% ../nbs/api/09_cli.ipynb #c5d334cd
 @command
 def bn_report(
     *out_dir:str,        # folders that bn-compare wrote; of several an overview with average ranks is made
     out:str='bn-report'  # folder for the overview
 ):
     "Make results.csv and report.html again from stored runs, without training"
+    from bn_imbalance.leaderboard import results
     from bn_imbalance.report import write_overview, write_report
     from bn_imbalance.sweep import read_runs
     if not out_dir: raise BadInput('give at least one folder that bn-compare wrote.')
     fields = [read_runs(d) for d in out_dir]
     for d, recs in zip(out_dir, fields):
-        page = write_report(recs, d)
-        if len(fields) == 1: _show(recs)
+        df = results(recs)
+        page = write_report(recs, d, df=df)
+        if len(fields) == 1: _show(df, recs)
         print(f'Table: {Path(d)/"results.csv"}\nReport: {page}')
     if len(fields) > 1: print(f'Overview: {write_overview(fields, out)}')

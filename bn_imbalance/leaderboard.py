@@ -35,7 +35,7 @@ def failures(
     rows = [(r['config']['recipe']['name'], r['config']['seed'], r['failed']) for r in recs if r['failed']]
     return pd.DataFrame(rows, columns=['recipe', 'seed', 'reason'])
 
-# %% ../nbs/api/07_leaderboard.ipynb #89901c54
+# %% ../nbs/api/07_leaderboard.ipynb #de3478c1
 METRICS = dict(f1_minority='F1', f1_minority_tuned='F1, tuned threshold', recall_minority='recall',
                precision_minority='precision', f1_rare='F1, rare', auroc='AUROC', ap='average precision', ece='ECE',
                ece_rare='ECE, rare', brier='Brier', brier_rare='Brier, rare')
@@ -88,10 +88,10 @@ def leaderboard_text(
 )->pd.DataFrame: # texts
     "Who is best, by how much"
     lb = leaderboard(df)
-    cols = {'F1': 'f1_minority', 'F1 minus plain': 'vs_plain', 'F1 minus best': 'vs_best',
-            'F1, tuned threshold': 'f1_minority_tuned', 'F1, rare': 'f1_rare'}
-    rows = [{**{n: with_interval(r, m, m.startswith('vs')) for n, m in cols.items()}, 'won': f'{r["won", ""]:.0%}',
-             'rank': f'{r["rank", ""]:.1f}'} for _, r in lb.iterrows()]
+    cols = {'F1': 'f1_minority', 'F1 minus plain': 'vs_plain', 'F1 minus best': 'vs_best'}
+    rows = [{**{n: with_interval(r, m, m.startswith('vs')) for n, m in cols.items()},
+             **{METRICS[m]: number(r[m, 'mean']) for m in ('f1_minority_tuned', 'f1_rare')},
+             'won': f'{r["won", ""]:.0%}', 'rank': f'{r["rank", ""]:.1f}'} for _, r in lb.iterrows()]
     return pd.DataFrame(rows, lb.index)
 
 def quality_text(
@@ -164,7 +164,7 @@ def _how_sure(lb, n):
             f'start of the training. {few}They say nothing about images from elsewhere.' + (
             f' The first of {len(lb)} is flattered a little by being chosen among so many.' if len(lb) > 5 else ''))
 
-# %% ../nbs/api/07_leaderboard.ipynb #ae04ca4d
+# %% ../nbs/api/07_leaderboard.ipynb #fc8d6393
 def tuned_table(
     df:pd.DataFrame, # from `results`, with default recipes and variants
     chosen:dict      # recipe -> variant, from `best_variants`
@@ -173,8 +173,9 @@ def tuned_table(
     f1, rows = by_seed(df), {}
     for r, v in chosen.items():
         if r not in f1 or v not in f1: continue
-        cols = dict(default=f1[r], tuned=f1[v], gain=f1[v] - f1[r])
-        rows[r] = {(c, k): x for c, f in cols.items() for k, x in zip(STATS, mean_interval(f.dropna()))}
+        both = f1[list({r: 0, v: 0})].dropna() # the seeds that both ran on
+        cols = dict(default=both[r], tuned=both[v], gain=both[v] - both[r])
+        rows[r] = {(c, k): x for c, f in cols.items() for k, x in zip(STATS, mean_interval(f))}
         rows[r]['values', ''] = ', '.join(v.split(':')[1:]).replace('=', ' ') or 'the defaults'
     res = pd.DataFrame.from_dict(rows, orient='index').rename_axis('recipe')
     res.columns = pd.MultiIndex.from_tuples(res.columns)

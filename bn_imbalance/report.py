@@ -23,7 +23,7 @@ from .sweep import *
 from .training import *
 from .tuning import *
 
-# %% ../nbs/api/07_report.ipynb #6091c2d7
+# %% ../nbs/api/07_report.ipynb #c6d1f5ea
 OKABE_ITO = '#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000'.split()
 MAJORITY, MINORITY = OKABE_ITO[:2]
 
@@ -57,7 +57,7 @@ def plot_leaderboard(
     rank.locator_params(axis='x', nbins=4)
     cal.set(xlabel='Brier score (0 is best)\n● test shares   □ rare', xlim=(0, None))
     for a in (ax, rank, cal): a.grid(axis='y', color='#EEEEEE', zorder=-1)
-    fig.suptitle(f'{lb.index[-1]} is first with a mean F1 of {lb.iloc[-1]["f1_minority", "mean"]:.2f}', fontsize=11)
+    fig.suptitle(f'{lb.index[-1]} is first with a mean F1 of {number(lb.iloc[-1]["f1_minority", "mean"])}', fontsize=11)
     return fig
 
 # %% ../nbs/api/07_report.ipynb #0ee135d3
@@ -80,7 +80,7 @@ def plot_thresholds(
     axs[0, 0].set_ylabel('F1 of the minority, test set')
     return fig
 
-# %% ../nbs/api/07_report.ipynb #533d2c94
+# %% ../nbs/api/07_report.ipynb #8872ad96
 def plot_fields(
     df:pd.DataFrame # rows of `results` from several data sets or networks
 )->MplFigure: # recipes x (data, arch)
@@ -91,10 +91,10 @@ def plot_fields(
     dark = (f1.to_numpy().min() + 1)/2
     ax.imshow(f1, cmap='cividis', aspect='auto', vmax=1)
     for i, row in enumerate(f1.to_numpy()):
-        for j, v in enumerate(row): ax.text(j, i, number(v)[:3 + (v >= 1)], ha='center', va='center', fontsize=8,
+        for j, v in enumerate(row): ax.text(j, i, f'{v:.2f}'.removeprefix('0'), ha='center', va='center', fontsize=8,
                                             color='k' if v > dark else 'w')
     ax.set_yticks(range(len(f1)), [f'{r}  ({k:.1f})' for r, k in zip(f1.index, table['rank'])], fontsize=9)
-    ax.set_xticks(range(f1.shape[1]), [f'{d}\n{a[:16]}' for d, a in f1.columns], fontsize=8)
+    ax.set_xticks(range(f1.shape[1]), [f'{d}\n{a.removeprefix("tf_")}' for d, a in f1.columns], fontsize=8)
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     ax.spines[:].set_visible(False)
     fig.suptitle('Mean F1 of the minority\nin brackets: average rank', fontsize=11)
@@ -310,15 +310,16 @@ def _how_section(rec, command):
         P('Settings: ', listed(rec['config']['settings'], ' = ')), P('Versions: ', listed(rec['versions'], ' ')),
         P('The same again: ', Code(command)) if command else '')
 
-# %% ../nbs/api/07_report.ipynb #ad0d5a4e
+# %% ../nbs/api/07_report.ipynb #34c9baf6
 def report_html(
     recs:list[dict],          # from `compare` or `read_runs`
     split:pd.DataFrame=None,  # the split of the first seed; None leaves the images out
     command:str='',           # how to make the same again
-    trials:pd.DataFrame=None  # from `tune`; None: there was no tuning
+    trials:pd.DataFrame=None, # from `tune`; None: there was no tuning
+    df:pd.DataFrame=None      # from `results`; None: computed here
 )->str: # a whole HTML page
     "The report as one self-contained page"
-    both, chosen = results(recs), best_variants(trials) if trials is not None else {}
+    both, chosen = results(recs) if df is None else df, best_variants(trials) if trials is not None else {}
     chosen = {r: v for r, v in chosen.items() if {r, v} <= set(both.recipe)}
     variants = set(chosen.values()) - set(chosen)
     df, recs = both[~both.recipe.isin(variants)], [r for r in recs if r['config']['recipe']['name'] not in variants]
@@ -346,9 +347,10 @@ def _page(title, parts):
     return '<!doctype html>\n' + to_xml(Html(head, Body(Main(*parts)), lang='en'))
 
 def write_report(
-    recs:list[dict],  # from `compare` or `read_runs`
-    out:str|Path,     # the folder that `compare` stored them in
-    command:str=''    # how to make the same again
+    recs:list[dict],     # from `compare` or `read_runs`
+    out:str|Path,        # the folder that `compare` stored them in
+    command:str='',      # how to make the same again
+    df:pd.DataFrame=None # from `results`; None: computed here
 )->Path: # the page
     "Write `results.csv` and `report.html` into `out`; what `tune` left in `tuning.csv` goes into the page"
     out = Path(out)
@@ -357,8 +359,9 @@ def write_report(
         seed = next((r['config']['seed'] for r in recs if not r['failed']), 0)
         split, trials = read(out/'splits'/f'seed{seed}.csv'), read(out/'tuning.csv')
     except (OSError, ValueError) as e: raise BadInput(f'{out}: {e}') from e
-    page = report_html(recs, split, command, trials)
-    write_whole(out/'results.csv', results(recs).to_csv(index=False))
+    if df is None: df = results(recs)
+    page = report_html(recs, split, command, trials, df)
+    write_whole(out/'results.csv', df.to_csv(index=False))
     return write_whole(out/'report.html', page)
 
 # %% ../nbs/api/07_report.ipynb #d6e58b28

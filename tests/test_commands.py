@@ -1,12 +1,12 @@
 """The commands as a user runs them, and every kind of bad input: one line, exit code 1, nothing written."""
 import os, subprocess, sys, time, zipfile
 from pathlib import Path
-import numpy as np, pandas as pd
+import numpy as np, pandas as pd, pytest
 from PIL import Image
 
 QUICK = ['--arch', 'resnet18', '--weights', 'random', '--size', '32', '--epochs', '2', '--seeds', '2', '--batch-size', '8', '--backend', 'serial']
 COLUMNS = ('data,recipe,head,final_bn,arch,seed,epochs,f1_minority,f1_majority,precision_minority,recall_minority,auroc,ap,'
-           'f1_minority_tuned,threshold,ece,seconds').split(',')
+           'f1_minority_tuned,threshold,ece,brier,f1_rare,ece_rare,brier_rare,seconds').split(',')
 
 
 def test_compare_and_report(command, folder, tmp_path):
@@ -14,16 +14,17 @@ def test_compare_and_report(command, folder, tmp_path):
     code, text, err = command('bn-compare', folder, *QUICK, '--out', out)
     assert code == 0, err
     df = pd.read_csv(out/'results.csv')
-    assert list(df) == COLUMNS and len(df) == 12 and df.recipe.nunique() == 6
+    assert list(df) == COLUMNS and len(df) == 20 and df.recipe.nunique() == 10
     assert all(r in text for r in df.recipe) and str(out/'report.html') in text
     page = (out/'report.html').read_text()
     assert page.count('data:image/jpeg') > 20 and 'http://' not in page and '<script' not in page
-    first = df.drop(columns='seconds')
+    table = lambda d: pd.read_csv(d/'results.csv').drop(columns='seconds').sort_values(['recipe', 'seed'], ignore_index=True)
+    first = table(out)
     code, text, _ = command('bn-report', out)
     assert code == 0
-    pd.testing.assert_frame_equal(pd.read_csv(out/'results.csv').drop(columns='seconds'), first)
+    pd.testing.assert_frame_equal(table(out), first)
     code, *_ = command('bn-compare', folder, *QUICK, '--out', tmp_path/'again') # the same numbers a second time
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path/'again'/'results.csv').drop(columns='seconds'), first)
+    pd.testing.assert_frame_equal(table(tmp_path/'again'), first)
 
 
 def test_bad_images_are_listed_and_skipped(command, folder, tmp_path):
@@ -52,6 +53,9 @@ def bad_inputs(folder, tmp_path):
     (tmp_path/'noini.ini').write_text('epochs = 3\n')
     (tmp_path/'file').write_text('')
     (tmp_path/'items.csv').write_text('file,label\na,b\n')
+    for label, n in ('many', 30), ('few', 3):
+        (tmp_path/'few'/label).mkdir(parents=True)
+        for i in range(n): Image.new('RGB', (20, 20), (i*8, 0, 0)).save(tmp_path/'few'/label/f'{i}.png')
     return [
         ([tmp_path/'nowhere'], 'no such folder or file'),
         ([tmp_path/'bare'], 'no sub-folders'),
@@ -64,6 +68,11 @@ def bad_inputs(folder, tmp_path):
         ([folder, '--minority', '*', '--majority', '*'], 'both match'),
         ([folder, '--minority', 'bad', '--majority', 'bad'], 'both match'),
         ([folder, '--recipes', 'final_bm'], 'Did you mean final_bn'),
+        ([folder, '--recipes', 'focal:gamma=20'], 'recipe focal: gamma = 20.0: expected a number from 0 to 10'),
+        ([folder, '--recipes', 'focal:alpha=1'], 'recipe focal: there is no parameter alpha'),
+        ([folder, '--recipes', 'plain,final_bn:lr'], 'expected name=value in place of lr'),
+        ([folder, '--tune', '-1'], '--tune = -1: expected a whole number from 0'),
+        ([tmp_path/'few'], 'protocol all needs at least 5 images of the minority, there are 3'),
         ([folder, '--arch', 'resnet19'], 'Did you mean resnet18'),
         ([folder, '--weights', tmp_path/'none.safetensors'], 'cannot be read'),
         ([folder, '--weights', tmp_path/'file'], 'cannot be read as safetensors'),
@@ -107,6 +116,35 @@ def test_help_is_quick():
     heavy = subprocess.run([sys.executable, '-c', 'import sys, bn_imbalance.cli; print([m for m in ("torch", "fastai", "pandas", "numpy") if m in sys.modules])'],
                            capture_output=True, text=True, check=True).stdout
     assert heavy.strip() == '[]'
+
+
+@pytest.mark.skipif(not Path('/proc').exists(), reason='looks for processes in /proc')
+def test_workers_end_with_the_main_process(folder, tmp_path):
+    "Killed outright, it cannot tell them"
+    script = Path(sys.executable).parent/'bn-compare'
+    p = subprocess.Popen([script, folder, *QUICK[:-1], 'process', '--recipes', 'all', '--seeds', '50', '--out', 'o'], cwd=tmp_path,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not list((tmp_path/'o'/'runs').glob('*.json')) and time.time() < deadline: time.sleep(.5)
+    children = _descendants(p.pid)
+    assert children
+    p.kill(); p.wait()
+    while any(map(_alive, children)) and time.time() < deadline: time.sleep(.5)
+    assert not [c for c in children if _alive(c)]
+
+
+def _parent(pid):
+    try: return int(Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[1])
+    except (OSError, ValueError): return 0
+
+def _alive(pid):
+    try: return Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
+    except OSError: return False
+
+def _descendants(pid):
+    found, pids = {pid}, [int(o) for o in os.listdir('/proc') if o.isdigit()]
+    for _ in range(4): found |= {o for o in pids if _parent(o) in found}
+    return found - {pid}
 
 
 def test_console_script_end_to_end(folder, tmp_path):

@@ -60,3 +60,17 @@ def test_intervals_cover():
     assert .88 < np.mean(hits) < .98
     assert mean_interval([.7]) == (.7, .7, .7)
     assert paired_difference([1, 2], [1, 2]) == (0, 0, 0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(-9, 9)), min_size=4, max_size=40), st.floats(.01, .99))
+def test_as_scikit_learn_has_it(pairs, share):
+    from sklearn.metrics import brier_score_loss, f1_score, precision_recall_fscore_support
+    from scipy.special import expit
+    from bn_imbalance.metrics import brier_score, precision_recall_f1, share_weights
+    y, m = np.array([True, False] + [a for a, _ in pairs]), np.array([1., -1.] + [b for _, b in pairs])
+    w = share_weights(y.astype(int), share)
+    assert w[y].sum()/w.sum() == pytest.approx(share)
+    p, r, f, _ = precision_recall_fscore_support(y, m > 0, average='binary', zero_division=0)
+    assert precision_recall_f1(y, m > 0) == pytest.approx((p, r, f))
+    assert precision_recall_f1(y, m > 0, w)[2] == pytest.approx(f1_score(y, m > 0, sample_weight=w))
+    assert brier_score(y.astype(int), m, share) == pytest.approx(brier_score_loss(y, expit(m), sample_weight=w))
