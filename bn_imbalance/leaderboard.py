@@ -103,7 +103,7 @@ def quality_text(
              if not m.startswith('f1')} for _, r in lb.iterrows()]
     return pd.DataFrame(rows, lb.index)
 
-# %% ../nbs/api/07_leaderboard.ipynb #636ba138
+# %% ../nbs/api/07_leaderboard.ipynb #b897881e
 def _listed(names):
     names = list(names)
     return names[0] if len(names) == 1 else f'{", ".join(names[:-1])} and {names[-1]}'
@@ -160,8 +160,8 @@ def _if_rare(df, lb, best):
 
 def _how_sure(lb, n):
     few = 'With so few runs they are too narrow. ' if n < 5 else ''
-    return (f'How sure: the intervals cover 95 % and come from {n} runs that differ in the draw of the images and in the '
-            f'start of the training. {few}They say nothing about images from elsewhere.' + (
+    return (f'How sure: the intervals cover 95 % and come from {n} runs that differ in the draw of the images and in '
+            f'the start of the training. {few}They say nothing about images from elsewhere.' + (
             f' The first of {len(lb)} is flattered a little by being chosen among so many.' if len(lb) > 5 else ''))
 
 # %% ../nbs/api/07_leaderboard.ipynb #fc8d6393

@@ -77,7 +77,7 @@ def brier_score(
     "Mean squared difference between the probability of the minority and the label (Brier 1950)"
     return float(np.average((expit(margins) - (np.asarray(y) == 1))**2, weights=share_weights(y, share)))
 
-# %% ../nbs/api/03_metrics.ipynb #362d56e3
+# %% ../nbs/api/03_metrics.ipynb #c6d9bfb5
 def precision_recall_f1(
     y,      # is it of the class? (n,), bool
     found,  # is it said to be? (n,), bool
@@ -103,7 +103,8 @@ def minority_metrics(
                 recall_minority=recall, auroc=auroc, ap=ap,
                 f1_minority_tuned=precision_recall_f1(y == 1, m > cut)[2], threshold=float(expit(cut)),
                 ece=expected_calibration_error(y, m), brier=brier_score(y, m),
-                f1_rare=precision_recall_f1(y == 1, m > 0, share_weights(y, rare))[2], ece_rare=expected_calibration_error(y, m, rare), brier_rare=brier_score(y, m, rare))
+                f1_rare=precision_recall_f1(y == 1, m > 0, share_weights(y, rare))[2],
+                ece_rare=expected_calibration_error(y, m, rare), brier_rare=brier_score(y, m, rare))
 
 # %% ../nbs/api/03_metrics.ipynb #008ca9dd
 def mean_interval(
