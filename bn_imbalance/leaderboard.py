@@ -103,7 +103,7 @@ def quality_text(
              if not m.startswith('f1')} for _, r in lb.iterrows()]
     return pd.DataFrame(rows, lb.index)
 
-# %% ../nbs/api/07_leaderboard.ipynb #b897881e
+# %% ../nbs/api/07_leaderboard.ipynb #19e70a99
 def _listed(names):
     names = list(names)
     return names[0] if len(names) == 1 else f'{", ".join(names[:-1])} and {names[-1]}'
@@ -138,7 +138,7 @@ def _rank_or_cut(df, lb, best):
     m, low, high = mean_interval((auroc[best] - auroc.plain).dropna())
     a = f'AUROC {number(lb.loc[best, ("auroc", "mean")])} against {number(lb.loc["plain", ("auroc", "mean")])}'
     text = (f'{best} ranks the images better than plain training ({a}), it does not only cut elsewhere.' if low > 0 else
-            f'{best} does not rank the images better than plain training ({a}); it only cuts elsewhere.')
+            f'That {best} ranks the images better than plain training cannot be seen ({a}); it may only cut elsewhere.')
     p = lb.loc['plain']
     gain = mean_interval(tuned.plain - by_seed(df).plain)
     moved = 'helps' if gain[1] > 0 else 'harms' if gain[2] < 0 else 'makes no visible difference'

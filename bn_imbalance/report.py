@@ -140,7 +140,7 @@ def plot_margins(
     axs[0, 0].set_ylabel('test images'); axs[0, -1].legend(frameon=False)
     return fig
 
-# %% ../nbs/api/07_report.ipynb #7659d882
+# %% ../nbs/api/07_report.ipynb #ad712313
 def plot_epochs(
     recs:list[dict], # from `compare` or `read_runs`
     names=None       # recipes; None: all
@@ -149,7 +149,8 @@ def plot_epochs(
     curves = {}
     for r in recs:
         name = r['config']['recipe']['name']
-        if not r['failed'] and (names is None or name in names): curves.setdefault(name, []).append(r['history'])
+        if r['failed'] or r['history'][-1]['train_loss'] is None: continue # no epochs to show
+        if names is None or name in names: curves.setdefault(name, []).append(r['history'])
     fig, axs = _axes(1, 2, w=9, h=3.2, sharey=True)
     styles = '-', '--', ':'
     for ax, side, title in zip(axs.flat, ('valid', 'test'), ('validation', 'test')):

@@ -143,7 +143,7 @@ def body_features(
         bar.close()
     return Features(items.digest, torch.from_numpy(np.stack([have[d] for d in items.digest])))
 
-# %% ../nbs/api/05_training.ipynb #4decf52b
+# %% ../nbs/api/05_training.ipynb #fce9cdab
 class FeatureDL(DataLoader):
     "Batches of rows of two tensors; with `wgts`, drawn by weight as fastai's `WeightedDL` does"
     def __init__(self, x, y, wgts=None, **kwargs):
@@ -159,15 +159,14 @@ def feature_dls(
     split:pd.DataFrame, # columns digest, label, split
     features:Features,  # of all images of the split
     s:Settings,         # batch_size
-    device=None,        # None: a GPU if there is one
-    wgts=None           # for drawing each training image (n,); None: each once per epoch
+    device=None         # None: a GPU if there is one
 )->DataLoaders: # training (shuffled, whole batches), validation, test
     "What `imbalanced_dls` makes, with features in place of images"
     device = device or default_device()
     def one(side):
         part = split[split.split == side]
         x, y = features[part.digest].to(device), torch.from_numpy(split_labels(split, side)).to(device)
-        if side == 'train': return _train_dl(x, y, s, wgts)
+        if side == 'train': return _train_dl(x, y, s)
         return FeatureDL(x, y, bs=min(1024, len(y)), num_workers=0)
     return DataLoaders(*map(one, SIDES), device=device)
 
@@ -178,7 +177,7 @@ def split_labels(
     "The labels of one side, in the order of the split"
     return (split.label[split.split == side] == 'minority').to_numpy().astype(int)
 
-def _train_dl(x, y, s, wgts):
+def _train_dl(x, y, s, wgts=None):
     return FeatureDL(x, y, wgts, bs=min(s.batch_size, len(y)), shuffle=True, drop_last=True, num_workers=0)
 
 # %% ../nbs/api/05_training.ipynb #1a3c252d
