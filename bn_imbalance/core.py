@@ -33,7 +33,7 @@ def near(
     if close: return 'Did you mean ' + ' or '.join(close) + '?'
     return 'There are: ' + ', '.join(known) + '.' if 0 < len(known) <= 12 else ''
 
-# %% ../nbs/api/00_core.ipynb #2141e927
+# %% ../nbs/api/00_core.ipynb #f2f7adb8
 @dataclass(frozen=True)
 class Settings:
     "The experiment's settings, as read from `settings.ini`"
@@ -57,18 +57,22 @@ class Settings:
     lr:float             # highest learning rate of the one-cycle schedule
     weight_decay:float   # decoupled, as in AdamW
     train_bn:bool        # do the body's batch normalization layers learn?
+    precision:str        # `mixed` or `full`: what a GPU computes with where it sees images
     recipes:list         # names of the recipes to compare
     seeds:int            # runs per recipe
     tune:int             # settings to try for each recipe; 0: none but the defaults
     tune_seeds:int       # runs per setting tried
+    factors:list         # switches of an ablation to vary
+    place:str            # of the final batch normalization in an ablation
 
-# %% ../nbs/api/00_core.ipynb #efd755fb
+# %% ../nbs/api/00_core.ipynb #34a0e551
 _counts = 'train_majority train_minority valid_majority valid_minority test_majority test_minority'
 _range = dict(dict.fromkeys(_counts.split(), (1, 10**7)), valid_fifths=(1, 3), test_fifths=(1, 3),
               size=(16, 2048), bn_momentum=(0, 1), epochs=(1, 10**5),
               batch_size=(2, 65536), lr=(1e-8, 10), weight_decay=(0, 10), seeds=(1, 1000), tune=(0, 1000),
               tune_seeds=(1, 1000))
-_choice = dict(head=('fastai', 'plain', 'linear'), engine=('auto', 'features', 'images'))
+_choice = dict(head=('fastai', 'plain', 'linear'), engine=('auto', 'features', 'images'),
+               precision=('mixed', 'full'), place=('logits', 'features', 'both'))
 _kind = {int: 'a whole number', float: 'a number', bool: 'yes or no', list: 'names with commas between', str: 'a text'}
 
 def _convert(key, typ, val):

@@ -14,7 +14,7 @@ from scipy.stats import studentized_range
 from .metrics import *
 from .training import *
 
-# %% ../nbs/api/07_leaderboard.ipynb #507bc682
+# %% ../nbs/api/07_leaderboard.ipynb #f4f2a40f
 def results(
     recs:list[dict] # from `compare` or `read_runs`
 )->pd.DataFrame: # one row per run that did not fail
@@ -25,7 +25,9 @@ def results(
                     final_bn=c['recipe']['final_bn'] or 'none', arch=st['arch'], seed=c['seed'], epochs=st['epochs'],
                     **record_metrics(rec), seconds=rec['seconds'])
     rows = [row(r) for r in recs if not r['failed']]
-    if not rows: raise BadInput(f'every run failed; the first because {recs[0]["failed"]}. Lower --lr.')
+    if not rows:
+        why = recs[0]['failed']
+        raise BadInput(f'every run failed; the first because: {why}.{" Lower --lr." if "diverged" in why else ""}')
     return pd.DataFrame(rows)
 
 def failures(
@@ -35,7 +37,7 @@ def failures(
     rows = [(r['config']['recipe']['name'], r['config']['seed'], r['failed']) for r in recs if r['failed']]
     return pd.DataFrame(rows, columns=['recipe', 'seed', 'reason'])
 
-# %% ../nbs/api/07_leaderboard.ipynb #de3478c1
+# %% ../nbs/api/07_leaderboard.ipynb #dfb99a65
 METRICS = dict(f1_minority='F1', f1_minority_tuned='F1, tuned threshold', recall_minority='recall',
                precision_minority='precision', f1_rare='F1, rare', auroc='AUROC', ap='average precision', ece='ECE',
                ece_rare='ECE, rare', brier='Brier', brier_rare='Brier, rare')
@@ -70,6 +72,7 @@ def leaderboard(
 
 def number(x)->str: # such as .954, -.02, 1.000
     "A number as tables show it"
+    x = round(x, 3) + 0. # not -0
     return f'{x:.3f}'.replace('0.', '.', 1) if abs(x) < 1 else f'{x:.3f}'
 
 def with_interval(

@@ -27,7 +27,7 @@ from fastai.layers import apply_init
 from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
 from .metrics import *
 
-# %% ../nbs/api/04_recipes.ipynb #66b2b75a
+# %% ../nbs/api/04_recipes.ipynb #8722f500
 @dataclass(frozen=True)
 class Within:
     "The range of a hyperparameter"
@@ -40,8 +40,8 @@ def cross_entropy(counts):
     "Cross-entropy, every image counts the same"
     return CrossEntropyLossFlat()
 
-PARTS = 'head', 'loss', 'sampler', 'mix', 'finish', 'after'
-_lr = Within(1e-8, 10, (3e-4, 3e-2), True)
+PARTS = 'head', 'loss', 'sampler', 'mix', 'augment', 'finish', 'after'
+_schedule = dict(lr=Within(1e-8, 10, (3e-4, 3e-2), True), wd=Within(0, 10))
 
 @dataclass(frozen=True)
 class Recipe:
@@ -53,17 +53,20 @@ class Recipe:
     head:Callable=None          # (head) -> head, before training
     sampler:Callable=None       # (y, seed) -> weight for drawing each training image (n,)
     mix:Callable=None           # (counts) -> a fastai callback
+    augment:Callable=None       # () -> fastai transforms of a batch of images
     finish:Callable=None        # (head, x, y, seed, refit) -> head, after training
     after:Callable=None         # (counts, y_valid, z_valid) -> function on logits
     trains:bool=True            # is the head trained by gradient descent at all?
+    train_bn:bool=None          # do the body's batch normalization layers learn? None: as in the settings
+    on_images:bool=False        # must the body see each batch, although it is fixed?
     options:tuple=()            # (hyperparameter, value) pairs that differ from the defaults
 
     @property
-    def params(self)->dict: # name -> (value, Within); the learning rate's value is None where the settings rule
+    def params(self)->dict: # name -> (value, Within); learning rate and weight decay None: as in the settings
         "The hyperparameters"
         parts = [f for f in (getattr(self, part) for part in PARTS) if f]
         own = [p for f in parts for p in inspect.signature(f).parameters.values()]
-        out = {'lr': (None, _lr)} if self.trains else {}
+        out = {k: (None, w) for k, w in _schedule.items()} if self.trains else {}
         out.update((p.name, (p.default, p.annotation)) for p in own if isinstance(p.annotation, Within))
         return {k: (dict(self.options).get(k, v), w) for k, (v, w) in out.items()}
 
@@ -79,9 +82,17 @@ class Recipe:
     @property
     def training(self): # hashable
         "What decides how the head is trained; recipes that share it can share the training"
-        used = [getattr(self, p) for p in ('head', 'loss', 'sampler', 'mix')]
-        names = {'lr'}.union(*(inspect.signature(f).parameters for f in used if f))
-        return self.final_bn, *used, self.trains, tuple((k, v) for k, (v, _) in self.params.items() if k in names)
+        return self.final_bn, self.trains, self.seen, *self._values('head', 'loss'), *map(self.params.get, _schedule)
+
+    @property
+    def seen(self): # hashable
+        "What decides what the head is shown; recipes that share it can be trained side by side"
+        return self.train_bn, self.on_images, *self._values('sampler', 'mix', 'augment')
+
+    def _values(self, *parts):
+        fs = [(p, f) for p in parts if (f := getattr(self, p))]
+        names = {n for _, f in fs for n in inspect.signature(f).parameters}
+        return *fs, *((k, v) for k, (v, _) in self.params.items() if k in names)
 
     def set(self,
         **options # hyperparameters by name

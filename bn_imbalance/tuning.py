@@ -32,7 +32,7 @@ def settings_to_try(
         return float(f'{x:.3g}') # so that the name tells it exactly
     return [recipe] + [recipe.set(**{k: value(w, u) for (k, w), u in zip(ranges.items(), p)}) for p in points]
 
-# %% ../nbs/api/06_tuning.ipynb #8892078a
+# %% ../nbs/api/06_tuning.ipynb #3ad7995f
 def validation_f1(
     rec:dict # from `compare`
 )->float: # 0 to 1; 0 for a failed run
@@ -50,13 +50,14 @@ def tune(
     out:str|Path=None,    # folder to store the runs in; None: keep nothing
     backend:str=None,     # as for `compare`
     device:str=None,      # as for `compare`
-    progress:bool=True    # show a bar?
+    progress:bool=True,   # show a bar?
+    workers:int=None      # as for `compare`
 )->pd.DataFrame: # one row per run: recipe, variant, seed, score, best (does the variant have its recipe's best mean?)
     "Try other hyperparameters for each recipe; among equals the earlier try wins, the default first"
     tries = {r.name: settings_to_try(r, s.tune) for r in get_recipes(s.recipes)}
     of = {v.name: name for name, vs in tries.items() for v in vs}
     recs = compare(data, replace(s, recipes=list(of)), protocol, out, backend, device, progress,
-                   seeds=range(TUNING_SEEDS, TUNING_SEEDS + s.tune_seeds))
+                   seeds=range(TUNING_SEEDS, TUNING_SEEDS + s.tune_seeds), workers=workers)
     trials = pd.DataFrame([dict(recipe=of[(n := r['config']['recipe']['name'])], variant=n, seed=r['config']['seed'],
                                 score=validation_f1(r)) for r in recs])
     mean = trials.groupby(['recipe', 'variant'], sort=False).score.mean()

@@ -11,7 +11,7 @@ from bn_imbalance.data import draw_split, read_data
 from bn_imbalance.leaderboard import critical_difference, failures, leaderboard, rank_table, results, verdict
 from bn_imbalance.recipes import Recipe, Remix, Within, get_recipes, recipes, register, remix_labels
 from bn_imbalance.sweep import compare, read_runs
-from bn_imbalance.training import FeatureDL, finish_head, judge, run_together, train_heads
+from bn_imbalance.training import TensorDL, finish_head, judge, run_together, train_heads
 from bn_imbalance.tuning import best_variants, settings_to_try, tune
 
 S = replace(load_settings(), size=32, batch_size=8, epochs=2, arch='resnet18', weights='random', seeds=2,
@@ -25,7 +25,7 @@ def made_up_dls(n_classes, n_in=12):
     def side(counts):
         y = np.repeat(np.arange(len(counts)), counts)
         x = rng.normal(size=(len(y), n_in)) + 2*np.eye(n_in)[y]
-        return FeatureDL(torch.tensor(x, dtype=torch.float), torch.tensor(y), bs=16, num_workers=0)
+        return TensorDL(torch.tensor(x, dtype=torch.float), torch.tensor(y), bs=16, num_workers=0)
     counts = [60, 8, 20][:n_classes]
     return DataLoaders(side(counts), side([20, 6, 10][:n_classes]), side([20, 20, 20][:n_classes]), device='cpu')
 

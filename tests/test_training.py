@@ -38,9 +38,13 @@ def test_recipes_together_are_recipes_alone(data):
 
 
 def test_engine_choice():
-    assert choose_engine(S) == 'features'
-    assert choose_engine(replace(S, train_bn=True)) == 'images'
-    with pytest.raises(BadInput, match='body learns'): choose_engine(replace(S, train_bn=True, engine='features'))
+    plain = recipes['plain']
+    assert choose_engine(plain, S) == 'features'
+    assert choose_engine(plain, replace(S, train_bn=True)) == 'images'
+    assert choose_engine(replace(plain, on_images=True), S) == 'forward'
+    assert choose_engine(replace(plain, on_images=True), replace(S, engine='images')) == 'images'
+    with pytest.raises(BadInput, match='body learns'): choose_engine(plain, replace(S, train_bn=True, engine='features'))
+    with pytest.raises(BadInput, match='must see its images'): choose_engine(replace(plain, on_images=True), replace(S, engine='features'))
 
 
 def test_features_are_recomputed_when_damaged(data):
