@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SWITCHES', 'PAPER_BEST', 'leaf_augment', 'switched', 'config_id', 'config_switches', 'grid', 'ablation_arch',
-           'ablation_results', 'is_ablation', 'varied', 'effects', 'configurations', 'main_effects', 'paper_best',
-           'ablation_verdict', 'plot_configurations', 'plot_effects', 'plot_interactions', 'write_ablation']
+           'ablation_results', 'epoch_table', 'is_ablation', 'varied', 'effects', 'configurations', 'main_effects',
+           'paper_best', 'ablation_verdict', 'plot_configurations', 'plot_effects', 'plot_interactions',
+           'write_ablation']
 
-# %% ../nbs/api/08_ablation.ipynb #440293e9
+# %% ../nbs/api/08_ablation.ipynb #df703d4c
 from .core import *
 import itertools
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np, pandas as pd, torch
 from fastai.vision.augment import aug_transforms
 from fastcore.xml import Div, H1, H2, P, Section
 from matplotlib.figure import Figure as MplFigure
+from scipy.stats import t as student_t
 from torchvision.models import ResNet34_Weights
 from .leaderboard import *
 from .metrics import *
@@ -76,7 +78,7 @@ def ablation_arch(
     path = Path(torch.hub.get_dir())/'checkpoints'/Path(ResNet34_Weights.DEFAULT.url).name
     return 'resnet34' if path.exists() and not s.weights else s.arch
 
-# %% ../nbs/api/08_ablation.ipynb #df03c261
+# %% ../nbs/api/08_ablation.ipynb #f9933038
 def ablation_results(
     recs:list[dict] # from `compare` or `read_runs`
 )->pd.DataFrame: # `results` and columns id, one per switch (0 or 1), f1_valid_epoch, epochs_to_best, f1_best_test_epoch
@@ -93,6 +95,17 @@ def ablation_results(
     df[cols] = [epochs(r) for r in recs if not r['failed']]
     return df
 
+def epoch_table(
+    recs:list[dict] # from `compare` or `read_runs`
+)->pd.DataFrame: # one row per run and epoch
+    "Loss, F1 of the minority and AUROC after each epoch"
+    def rows(rec):
+        c = rec['config']
+        for i, e in enumerate(rec['history']):
+            yield dict(recipe=c['recipe']['name'], seed=c['seed'], epoch=i + 1, train_loss=e['train_loss'],
+                       **{f'{side}_{m}': v for side in ('valid', 'test') for m, v in e[side].items()})
+    return pd.DataFrame([row for rec in recs for row in rows(rec)])
+
 def is_ablation(recs:list[dict])->bool:
     "Do these records come from an ablation?"
     names = {r['config']['recipe']['name'] for r in recs}
@@ -102,7 +115,13 @@ def varied(df)->list[str]:
     "The switches that are on in some runs and off in others"
     return [k for k in SWITCHES if df[k].nunique() > 1]
 
-# %% ../nbs/api/08_ablation.ipynb #ae3a9bf4
+# %% ../nbs/api/08_ablation.ipynb #7bc1fba6
+def _over_seeds(x):
+    "Mean and Student's 95 % interval; with the few seeds of an ablation a bootstrap would be far too narrow"
+    mean, n = np.mean(x), len(x)
+    half = student_t.ppf(.975, n - 1)*np.std(x, ddof=1)/np.sqrt(n) if n > 1 else 0.
+    return mean, mean - half, mean + half
+
 def effects(
     df:pd.DataFrame,     # from `ablation_results`
     metric='f1_minority' # a column
@@ -118,11 +137,11 @@ def effects(
         coef = np.linalg.lstsq(x, g[metric].to_numpy(float), rcond=None)[0][1:]
         rows.append(coef * [2 if a == b else 4 for a, b in terms])
     if not rows: raise BadInput('no seed has the runs that the effects need: too many have failed.')
-    res = pd.DataFrame([mean_interval(o) for o in np.transpose(rows)], columns=STATS,
+    res = pd.DataFrame([_over_seeds(o) for o in np.transpose(rows)], columns=STATS,
                        index=pd.MultiIndex.from_tuples(terms, names=['switch', 'with']))
     return res.assign(seeds=len(rows))
 
-# %% ../nbs/api/08_ablation.ipynb #2381bd01
+# %% ../nbs/api/08_ablation.ipynb #3000ca74
 # Kocaman, Shir and Bäck 2020 (arXiv 2011.06319), ResNet34, the best three of 64: F1 unhealthy, F1 healthy, epoch
 PAPER_BEST = {31: (.9481, .9518, 6), 23: (.9452, .9481, 6), 20: (.9404, .9460, 7)}
 
@@ -170,34 +189,31 @@ def ablation_verdict(
     "What the ablation says, in plain words, computed from it"
     e, lb, n = effects(df), leaderboard(df), df.seed.nunique()
     text = lambda r: with_interval({(0, k): r[k] for k in STATS}, 0, True)
-    main = e[[a == b for a, b in e.index]].droplevel(1)
-    pairs = e[[a != b for a, b in e.index]]
-    seen = lambda t: t[(t.low > 0) | (t.high < 0)]
-    size = main['mean'].abs().sort_values(ascending=False).index
-    listed = lambda names: ', '.join(f'{k} {text(main.loc[k])}' for k in names)
-    up = [k for k in size if main.low[k] > 0]
-    down, none = [k for k in size if main.high[k] < 0], [k for k in size if main.low[k] <= 0 <= main.high[k]]
-    groups = ('It helps', up), ('It harms', down), ('No effect can be seen', none)
+    by_size = lambda t: t.reindex(t['mean'].abs().sort_values(ascending=False).index)
+    main = by_size(e[[a == b for a, b in e.index]].droplevel(1))
+    pairs = by_size(e[[a != b for a, b in e.index]])
+    groups = {'It helps': main[main.low > 0], 'It harms': main[main.high < 0],
+              'No effect can be seen': main[(main.low <= 0) & (main.high >= 0)]}
+    if n == 1: groups = {'Largest first': main} # nothing is known about chance
+    listed = lambda t: ', '.join(f'{k} {text(r)}' for k, r in t.iterrows())
     out = ['The effect of each switch on the F1 of the minority, averaged over all others. ' +
-           ' '.join(f'{what}: {listed(ks)}.' for what, ks in groups if ks)]
-    strong = seen(pairs)
-    strong = strong.reindex(strong['mean'].abs().sort_values(ascending=False).index)[:4]
+           ' '.join(f'{what}: {listed(t)}.' for what, t in groups.items() if len(t))]
+    strong = pairs[(pairs.low > 0) | (pairs.high < 0)].head(4)
     if len(strong):
         out.append('Together they do not add up. ' + ' '.join(
             f'With {b} on, the effect of {a} changes by {text(r)}.' for (a, b), r in strong.iterrows()))
     best = lb.index[0]
-    tied = [r for r in lb.index[1:] if lb.loc[r, ('vs_best', 'high')] >= 0]
-    first = f'First is {best} with a mean F1 of {with_interval(lb.loc[best], "f1_minority")}'
+    first = f'First is {best} with {"a mean" if n > 1 else "an"} F1 of {with_interval(lb.loc[best], "f1_minority")}'
+    tied = [r for r in lb.index[1:] if n > 1 and lb.loc[r, ('vs_best', 'high')] >= 0]
     if tied: first += f'; {len(tied)} of the other {len(lb) - 1} cannot be told from it'
     simple = min([best, *tied], key=lambda r: (len(config_switches(r)), lb.index.get_loc(r)))
     if simple != best: first += f', the simplest of them {simple} with {with_interval(lb.loc[simple], "f1_minority")}'
-    out.append(first + '.')
     gap = df.f1_best_test_epoch.mean() - df.f1_valid_epoch.mean()
-    out.append(f'Whoever picks the epoch on the test set gains {number(gap)} on average over picking it on validation, '
-               'for nothing but looking.')
-    return out + [f'How sure: intervals cover 95 % and come from {n} {"seed" if n == 1 else "seeds"}.' + (
-        ' With one seed there are none: take the order of the configurations as a draw.' if n == 1 else
-        ' With so few they are too narrow.' if n < 5 else '')]
+    out += [first + '.', f'Whoever picks the epoch on the test set gains {number(gap)} on average over picking it on '
+            'validation, for nothing but looking.']
+    if n == 1: return out + ['How sure: not at all. One seed is one draw; run more.']
+    few = ' Those of single configurations are too narrow with so few.' if n < 5 else ''
+    return out + [f'How sure: intervals cover 95 % and come from {n} seeds.{few}']
 
 # %% ../nbs/api/08_ablation.ipynb #e1d64bb6
 def plot_configurations(
@@ -269,14 +285,14 @@ def plot_interactions(
     fig.suptitle(f'Effects on {what}: alone (diagonal, bold),\nand one switch on the effect of another', fontsize=11)
     return fig
 
-# %% ../nbs/api/08_ablation.ipynb #8c91c417
+# %% ../nbs/api/08_ablation.ipynb #f5a001ce
 def write_ablation(
     recs:list[dict], # from `compare` or `read_runs`
     out:str|Path,    # the folder that `compare` stored them in
     command:str='',  # how to make the same again
     df:pd.DataFrame=None # from `ablation_results`; None: computed here
 )->Path: # the page
-    "Write `results.csv` and `report.html` of an ablation into `out`"
+    "Write `results.csv`, `epochs.csv` and `report.html` of an ablation into `out`"
     out, bad = Path(out), failures(recs)
     df = ablation_results(recs) if df is None else df
     c, n = recs[0]['config'], df.seed.nunique()
@@ -306,4 +322,5 @@ def write_ablation(
         Section(H2('Epoch by epoch'), _png(plot_epochs([r for r in recs if not r['failed']], curves), 'F1 over epochs',
             'The best three, BN alone, nothing, and the last.')), _how_section(recs[0], command)]
     write_whole(out/'results.csv', df.to_csv(index=False))
+    write_whole(out/'epochs.csv', epoch_table(recs).round(5).to_csv(index=False))
     return write_whole(out/'report.html', _page(title, parts))

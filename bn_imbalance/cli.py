@@ -93,7 +93,7 @@ def _show(df, recs):
     if paper is not None: print(f'\nThe paper\'s Table I beside these\n\n{paper.to_string()}')
     print()
 
-# %% ../nbs/api/09_cli.ipynb #f953473a
+# %% ../nbs/api/09_cli.ipynb #f4817d1e
 @command
 def bn_ablate(
     data:str='leaves',   # leaves (embedded), a folder with one sub-folder per class, or a CSV file: path,label[,group]
@@ -146,8 +146,10 @@ def _show_ablation(df, recs):
     from bn_imbalance.ablation import ablation_verdict, configurations, main_effects, paper_best, varied
     width = shutil.get_terminal_size((120, 24)).columns
     top = configurations(df).head(10)
-    print(f'\nThe first {len(top)} of {df.recipe.nunique()} configurations, mean over {df.seed.nunique()} seeds '
-          f'[95 % interval], minority class, test set\n\n{_narrowed(top, width)}\n')
+    n = df.seed.nunique()
+    over = 'one seed' if n == 1 else f'mean over {n} seeds [95 % interval]'
+    print(f'\nThe first {len(top)} of {df.recipe.nunique()} configurations, {over}, minority class, test set\n\n'
+          f'{_narrowed(top, width)}\n')
     print(f'Effect of each switch, on minus off\n\n{_narrowed(main_effects(df), width)}\n')
     print('\n\n'.join(textwrap.fill(p, min(width, 100)) for p in ablation_verdict(df)))
     _show_failures(recs)

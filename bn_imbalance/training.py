@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'adamw', 'weights_digest', 'FeatureStore', 'Features', 'pooled_body', 'body_features', 'read_pixels',
-           'TensorDL', 'split_labels', 'tensor_dls', 'KeepLogits', 'TellProgress', 'SharedDropout', 'HeadStack',
-           'StackLoss', 'AddLosses', 'body_learns', 'choose_engine', 'recipe_head', 'FixedBody', 'head_learner',
-           'FullPrecision', 'image_learner', 'make_learner', 'fit', 'Trained', 'train_heads', 'train_on_images',
-           'train', 'data_config', 'run_config', 'run', 'run_together', 'judge', 'finish_head', 'run_versions',
-           'record_metrics']
+           'TensorDL', 'split_labels', 'tensor_dls', 'KeepLogits', 'TellProgress', 'SharedDropout', 'full_precision',
+           'HeadStack', 'StackLoss', 'AddLosses', 'body_learns', 'choose_engine', 'recipe_head', 'FixedBody',
+           'head_learner', 'FullPrecision', 'image_learner', 'make_learner', 'fit', 'Trained', 'train_heads',
+           'train_on_images', 'train', 'data_config', 'run_config', 'run', 'run_together', 'judge', 'finish_head',
+           'run_versions', 'record_metrics']
 
-# %% ../nbs/api/05_training.ipynb #eb825850
+# %% ../nbs/api/05_training.ipynb #f7cd14d2
 from .core import *
-import gc, hashlib, json, os, platform, random, sqlite3, sys, time, zlib
+import gc, hashlib, json, os, platform, random, re, sqlite3, sys, time, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -153,7 +153,7 @@ def body_features(
         bar.close()
     return Features(items.digest, torch.from_numpy(np.stack([have[d] for d in items.digest])))
 
-# %% ../nbs/api/05_training.ipynb #dd36a6b9
+# %% ../nbs/api/05_training.ipynb #d1ba84f3
 def read_pixels(
     items:pd.DataFrame, # columns path, digest
     size:int            # width and height in pixels
@@ -172,8 +172,8 @@ def read_pixels(
     return Features(items.digest, x)
 
 def _free_memory():
-    try: return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    except (ValueError, AttributeError, OSError): return float('inf') # not on Windows
+    try: return 1024*int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text())[1])
+    except (OSError, TypeError): return float('inf') # not on Linux
 
 # %% ../nbs/api/05_training.ipynb #b8d374f9
 class TensorDL(DataLoader):
@@ -244,7 +244,7 @@ class TellProgress(Callback):
     def before_epoch(self):
         if hasattr(self.loss_func, 'progress'): self.loss_func.progress(self.epoch / self.n_epoch)
 
-# %% ../nbs/api/05_training.ipynb #1307149d
+# %% ../nbs/api/05_training.ipynb #4f9a5ce7
 class SharedDropout(nn.Module):
     "Dropout that draws its mask only if no head before it has drawn it for this batch"
     def __init__(self, p, drawn):
@@ -256,6 +256,10 @@ class SharedDropout(nn.Module):
         self.drawn.at += 1
         return x * self.drawn.masks[self.drawn.at - 1]
 
+def full_precision(x):
+    "Compute with float32 in here, whatever is done outside: rounded logits would tie ranks"
+    return torch.autocast(x.device.type, enabled=False)
+
 class HeadStack(nn.ModuleList):
     "Heads side by side on the same features: (batch, n_in) to (heads, batch, n_out)"
     def __init__(self, heads):
@@ -265,9 +269,10 @@ class HeadStack(nn.ModuleList):
             if isinstance(m, nn.Dropout): self.set_submodule(name, SharedDropout(m.p, self.drawn))
     def forward(self, x):
         self.drawn.masks, out = [], []
-        for head in self:
-            self.drawn.at = 0
-            out.append(head(x))
+        with full_precision(x):
+            for head in self:
+                self.drawn.at = 0
+                out.append(head(x.float()))
         return torch.stack(out)
 
 class StackLoss(nn.Module):
@@ -297,7 +302,7 @@ class AddLosses(Callback):
         if each.ndim == 2: each = torch.stack([o.mean() for o in each])
         self.learn.loss_grad, self.learn.loss = each.sum(), each.detach()
 
-# %% ../nbs/api/05_training.ipynb #ecbfd3c0
+# %% ../nbs/api/05_training.ipynb #1edb5874
 ENGINES = 'features', 'forward', 'images'
 
 def body_learns(recipe, s): return s.train_bn if recipe.train_bn is None else recipe.train_bn
@@ -343,7 +348,9 @@ def _parts(recipe, y, s, seed):
             [recipe.part('mix')(counts)] if recipe.mix else [])
 
 def _lr(recipe, s): return recipe.params['lr'][0] or s.lr if recipe.trains else None
-def _wd(recipe, s): return s.weight_decay if recipe.params['wd'][0] is None else recipe.params['wd'][0]
+def _wd(recipe, s):
+    wd = recipe.params['wd'][0] if recipe.trains else None
+    return s.weight_decay if wd is None else wd
 
 def _with_own_batches(dls, recipe, s, wgts):
     "The same with the training images drawn and augmented as the recipe wants it"
@@ -361,7 +368,7 @@ class FixedBody(nn.Module):
         self.net = net.requires_grad_(False)
         self.train()
     def train(self, mode=True): return super().train(False)
-    def forward(self, x): return x if x.ndim == 2 else self.net(x).float()
+    def forward(self, x): return x if x.ndim == 2 else self.net(x)
 
 def head_learner(
     dls:DataLoaders,     # from `tensor_dls`; validation and test are features
@@ -383,9 +390,9 @@ def head_learner(
 def _one_by_one(model): return [list(head.parameters()) for head in model[1]] # each has a learning rate of its own
 
 class FullPrecision(nn.Sequential):
-    "Layers that compute in float32 where others do not: rounded logits would tie ranks"
+    "Layers in `full_precision`"
     def forward(self, x):
-        with torch.autocast(x.device.type, enabled=False): return super().forward(x.float())
+        with full_precision(x): return super().forward(x.float())
 
 def image_learner(
     dls:DataLoaders, # from `tensor_dls`, of images
@@ -423,7 +430,7 @@ def fit(
     lr=None        # highest learning rate, or one for each head of a stack; None: as in the settings
 )->KeepLogits: # what was seen after each epoch
     "Train by the one-cycle schedule"
-    keep, cuda = KeepLogits(), learn.dls.device.type == 'cuda'
+    keep, cuda = KeepLogits(), learn.dls.train.x.is_cuda
     set_seed(seed, reproducible=cuda)
     learn.dls.train.rng = random.Random(seed)
     cbs = [keep, TellProgress()]
@@ -435,7 +442,7 @@ def fit(
         learn.fit_one_cycle(s.epochs, s.lr if lr is None else lr, cbs=cbs)
     return keep
 
-# %% ../nbs/api/05_training.ipynb #b6c95826
+# %% ../nbs/api/05_training.ipynb #7f9a627e
 @dataclass
 class Trained:
     "What a training leaves"
@@ -481,7 +488,8 @@ def train_on_images(
 
 def _pooled(model, dls, side):
     "What the head of an image learner is given for the images of one side, in order"
-    dl = dls[SIDES.index(side)].new(shuffle=False, drop_last=False)
+    dl = dls[SIDES.index(side)]
+    dl = TensorDL(dl.x, dl.y, tfms=dl.tfms, bs=128, num_workers=0) # in order, all of them
     model.eval()
     with torch.no_grad(): return torch.cat([model[1][0](model[0](xb)) for xb, _ in dl])
 
@@ -503,7 +511,7 @@ def train(
     net = pooled_body(s.arch, s.weights).to(dls.device) if engine == 'forward' else None
     return train_heads(dls, recipes, s, seed, kept, net)
 
-# %% ../nbs/api/05_training.ipynb #34280664
+# %% ../nbs/api/05_training.ipynb #1382ec18
 def data_config(
     data:Data,        # a data set
     protocol:str=None # None: what suits the data
@@ -563,7 +571,7 @@ def run_together(
     for engine, rc in engines.items():
         start, rs, used, note = time.time(), [r for r, _ in rc], s, None
         try: trained = train(engine, split, rs, s, seed, features, pixels, device)
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             note = f'out of memory: batches of {s.batch_size // 2} in place of {s.batch_size}'
             print(f'{rs[0].name}, seed {seed}: {note}', file=sys.stderr)
             gc.collect(), torch.cuda.empty_cache()

@@ -83,7 +83,7 @@ def bad_inputs(folder, tmp_path):
         ([folder, '--epochs', '0'], '--epochs = 0: expected a whole number from 1'),
         ([folder, '--seeds', 'ten'], "invalid int value: 'ten'"),
         ([folder, '--head', 'tail'], 'expected one of fastai, plain, linear'),
-        ([folder, '--backend', 'cloud'], '--backend cloud: expected serial or process'),
+        ([folder, '--backend', 'cloud'], '--backend cloud: expected serial, process, ray'),
         ([folder, '--device', 'cuda:7'], '--device cuda:7'),
         ([folder, '--device', 'gpu'], '--device gpu'),
         ([folder, '--out', tmp_path/'file'/'out'], 'cannot be written'),

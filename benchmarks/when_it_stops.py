@@ -1,0 +1,99 @@
+"""Where does final batch normalization stop working? The runs behind chapter 4, one experiment after the other.
+
+    python benchmarks/when_it_stops.py PLANTVILLAGE [--out when] [--seeds 5] [--only ratio,batch]
+
+Runs go to sub-folders of --out, where a stopped run goes on; the tables go to nbs/results/when_it_stops.csv. About an hour on 2 cores.
+"""
+from dataclasses import replace
+from pathlib import Path
+import numpy as np, pandas as pd, torch
+from fastai.data.core import DataLoaders
+from fastcore.script import call_parse
+from sklearn.datasets import load_digits
+from torch import nn
+from bn_imbalance.core import load_settings
+from bn_imbalance.data import SIDES, read_data
+from bn_imbalance.leaderboard import results
+from bn_imbalance.recipes import Recipe, get_recipes
+from bn_imbalance.sweep import compare
+from bn_imbalance.training import TensorDL, judge, record_metrics, train_heads
+
+STORED = Path(__file__).parents[1]/'nbs'/'results'/'when_it_stops.csv'
+
+
+class TwoLogits(nn.Module):
+    "One logit z as two, -z/2 and z/2: their cross-entropy is the binary cross-entropy of z"
+    def forward(self, z): return torch.cat([-z/2, z/2], 1)
+
+def _one_logit(head, *bn):
+    lin = head[-1]
+    return nn.Sequential(*head[:-1], nn.Linear(lin.in_features, 1, bias=lin.bias is not None), *bn, TwoLogits())
+
+def sigmoid(head): return _one_logit(head)
+def sigmoid_bn(head): return _one_logit(head, nn.BatchNorm1d(1, momentum=.01))
+
+SIGMOID = [Recipe('sigmoid', 'one logit and a sigmoid', head=sigmoid), Recipe('sigmoid_bn', 'batch normalization on it', head=sigmoid_bn)]
+PAIR = get_recipes('plain, final_bn')
+
+def experiments(s):
+    "name -> list of (value, settings, recipes)"
+    length = [(f'{e} epochs, lr {lr:g}', replace(s, epochs=e, lr=lr), PAIR) for lr in (.0003, .003, .03) for e in (3, 10, 30, 100)]
+    return dict(
+        ratio=[(f'1000:{k}', replace(s, train_minority=k), get_recipes('plain, weighted, final_bn')) for k in (5, 10, 30, 100, 300, 500)],
+        balanced=[(f'{k}:{k}', replace(s, train_majority=k, train_minority=k), PAIR) for k in (100, 500)],
+        batch=[(str(b), replace(s, batch_size=b), PAIR) for b in (16, 32, 64, 128, 256)],
+        momentum=[(str(m), replace(s, bn_momentum=m), PAIR[1:]) for m in (.001, .01, .1, .5)],
+        length=length,
+        parts=[('as it is', s, get_recipes('plain, final_bn, final_bn_removed, final_bn_no_affine, final_bn_exact'))],
+        sigmoid=[('one logit', s, SIGMOID)],
+        features=[(f'{n} pixels', replace(s, size=n), PAIR) for n in (32, 64, 128, 224)] +
+                 [('untrained body', replace(s, weights='random'), PAIR)],
+    )
+
+def digits(s, seeds):
+    "Handwritten digits: eights are rare; no body at all, the pixels are the features, a small network or one layer"
+    x, y = load_digits(return_X_y=True)
+    x, y = torch.tensor(x/16, dtype=torch.float), (y == 8).astype(int)
+    sizes = [(s.train_majority, s.train_minority), (s.valid_majority, s.valid_minority), (s.test_majority, s.test_minority)]
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        pools = [rng.permutation(np.flatnonzero(y == c)) for c in (0, 1)]
+        sides, at = [], [0, 0]
+        for ns in sizes:
+            sides.append(np.concatenate([p[a:a + n] for p, a, n in zip(pools, at, ns)]))
+            at = [a + n for a, n in zip(at, ns)]
+        for head in 'plain', 'linear':
+            st = replace(s, head=head)
+            dls = DataLoaders(*[TensorDL(x[i], torch.tensor(y[i]), bs=64 if k == 0 else len(i), shuffle=k == 0, drop_last=k == 0, num_workers=0)
+                                for k, i in enumerate(sides)], device='cpu')
+            trained = train_heads(dls, PAIR, st, seed)
+            for r in PAIR:
+                rec = judge(r, trained[r.training], {side: y[i] for side, i in zip(SIDES, sides)}, st, seed)
+                yield dict(experiment='digits', value={'plain': 'small network', 'linear': 'one layer'}[head], data='digits', recipe=r.name,
+                           seed=seed, **record_metrics(rec))
+
+
+@call_parse(pos=['plantvillage'])
+def main(
+    plantvillage:str,   # the folder with the plants
+    out:str='when',     # folder for the runs
+    seeds:int=5,        # runs per setting
+    only:str='',        # names of experiments, with commas; empty: all
+):
+    "Run every experiment on Apple leaves and store the table"
+    s = load_settings(seeds=seeds)
+    d = read_data(plantvillage, majority='Apple___healthy', minority='Apple___*')
+    tables = [pd.read_csv(STORED)] if STORED.exists() else []
+    for name, settings in experiments(s).items():
+        if only and name not in only.split(','): continue
+        parts = []
+        for k, (value, st, recipes) in enumerate(settings):
+            recs = compare(d, st, 'paper', Path(out)/name/str(k), field=recipes)
+            parts.append(results(recs).assign(experiment=name, value=value))
+        tables.append(pd.concat(parts))
+    if not only or 'digits' in only: tables.append(pd.DataFrame(digits(s, seeds)))
+    keep = ['experiment', 'value', 'data', 'recipe', 'seed', 'f1_minority', 'precision_minority', 'recall_minority', 'auroc', 'f1_minority_tuned',
+            'ece', 'brier', 'f1_rare']
+    table = pd.concat(tables)[keep].drop_duplicates(keep[:5], keep='last').round(5)
+    table.to_csv(STORED, index=False)
+    print(table.groupby(['experiment', 'value', 'recipe'], sort=False)[['f1_minority', 'auroc']].mean().round(3).to_string())
