@@ -2,7 +2,7 @@
 
     python benchmarks/when_it_stops.py PLANTVILLAGE [--out when] [--seeds 5] [--only ratio,batch]
 
-Runs go to sub-folders of --out, where a stopped run goes on; the tables go to nbs/results/when_it_stops.csv. About an hour on 2 cores.
+Runs go to sub-folders of --out, where a stopped run goes on; the tables go to nbs/results/when_it_stops.csv.
 """
 from dataclasses import replace
 from pathlib import Path

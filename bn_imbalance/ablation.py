@@ -8,7 +8,7 @@ __all__ = ['SWITCHES', 'PAPER_BEST', 'leaf_augment', 'switched', 'config_id', 'c
            'paper_best', 'ablation_verdict', 'plot_configurations', 'plot_effects', 'plot_interactions',
            'write_ablation']
 
-# %% ../nbs/api/08_ablation.ipynb #df703d4c
+# %% ../nbs/api/08_ablation.ipynb #92358645
 from .core import *
 import itertools
 from pathlib import Path
@@ -22,7 +22,7 @@ from .leaderboard import *
 from .metrics import *
 from .recipes import *
 from .report import *
-from .report import _axes, _how_section, _page, _png, _table
+from .report import _axes, _failed, _how_section, _page, _png, _table
 
 # %% ../nbs/api/08_ablation.ipynb #38209ea4
 SWITCHES = dict(BN='final batch normalization', WL='weighted loss', DA='data augmentation', MX='mixup',
@@ -78,7 +78,7 @@ def ablation_arch(
     path = Path(torch.hub.get_dir())/'checkpoints'/Path(ResNet34_Weights.DEFAULT.url).name
     return 'resnet34' if path.exists() and not s.weights else s.arch
 
-# %% ../nbs/api/08_ablation.ipynb #f9933038
+# %% ../nbs/api/08_ablation.ipynb #fdce45c5
 def ablation_results(
     recs:list[dict] # from `compare` or `read_runs`
 )->pd.DataFrame: # `results` and columns id, one per switch (0 or 1), f1_valid_epoch, epochs_to_best, f1_best_test_epoch
@@ -109,7 +109,7 @@ def epoch_table(
 def is_ablation(recs:list[dict])->bool:
     "Do these records come from an ablation?"
     names = {r['config']['recipe']['name'] for r in recs}
-    return names != {'none'} and all(set(config_switches(n)) <= set(SWITCHES) for n in names)
+    return all(set(config_switches(n)) <= set(SWITCHES) for n in names)
 
 def varied(df)->list[str]:
     "The switches that are on in some runs and off in others"
@@ -141,7 +141,7 @@ def effects(
                        index=pd.MultiIndex.from_tuples(terms, names=['switch', 'with']))
     return res.assign(seeds=len(rows))
 
-# %% ../nbs/api/08_ablation.ipynb #3000ca74
+# %% ../nbs/api/08_ablation.ipynb #a683926e
 # Kocaman, Shir and Bäck 2020 (arXiv 2011.06319), ResNet34, the best three of 64: F1 unhealthy, F1 healthy, epoch
 PAPER_BEST = {31: (.9481, .9518, 6), 23: (.9452, .9481, 6), 20: (.9404, .9460, 7)}
 
@@ -157,6 +157,8 @@ def configurations(
             'F1, best test epoch (optimistic)': mean('f1_best_test_epoch')}
     return pd.DataFrame(cols, lb.index)
 
+def _signed(effect): return interval_text(*effect[list(STATS)], True)
+
 _measured = {'f1_minority': 'F1', 'auroc': 'AUROC', 'epochs_to_best': 'epochs to best'}
 
 def main_effects(
@@ -165,8 +167,7 @@ def main_effects(
     "What each switch does on average"
     es = {label: effects(df, m) for m, label in _measured.items()}
     order = sorted(varied(df), key=lambda f: -abs(es['F1'].loc[(f, f), 'mean']))
-    text = lambda r: with_interval({(0, k): r[k] for k in STATS}, 0, True)
-    return pd.DataFrame({l: [text(e.loc[(f, f)]) for f in order] for l, e in es.items()},
+    return pd.DataFrame({l: [_signed(e.loc[(f, f)]) for f in order] for l, e in es.items()},
                         pd.Index([f'{f}: {SWITCHES[f]}' for f in order], name='switch'))
 
 def paper_best(
@@ -188,20 +189,19 @@ def ablation_verdict(
 )->list[str]: # paragraphs
     "What the ablation says, in plain words, computed from it"
     e, lb, n = effects(df), leaderboard(df), df.seed.nunique()
-    text = lambda r: with_interval({(0, k): r[k] for k in STATS}, 0, True)
     by_size = lambda t: t.reindex(t['mean'].abs().sort_values(ascending=False).index)
     main = by_size(e[[a == b for a, b in e.index]].droplevel(1))
     pairs = by_size(e[[a != b for a, b in e.index]])
     groups = {'It helps': main[main.low > 0], 'It harms': main[main.high < 0],
               'No effect can be seen': main[(main.low <= 0) & (main.high >= 0)]}
     if n == 1: groups = {'Largest first': main} # nothing is known about chance
-    listed = lambda t: ', '.join(f'{k} {text(r)}' for k, r in t.iterrows())
+    listed = lambda t: ', '.join(f'{k} {_signed(r)}' for k, r in t.iterrows())
     out = ['The effect of each switch on the F1 of the minority, averaged over all others. ' +
            ' '.join(f'{what}: {listed(t)}.' for what, t in groups.items() if len(t))]
     strong = pairs[(pairs.low > 0) | (pairs.high < 0)].head(4)
     if len(strong):
         out.append('Together they do not add up. ' + ' '.join(
-            f'With {b} on, the effect of {a} changes by {text(r)}.' for (a, b), r in strong.iterrows()))
+            f'With {b} on, the effect of {a} changes by {_signed(r)}.' for (a, b), r in strong.iterrows()))
     best = lb.index[0]
     first = f'First is {best} with {"a mean" if n > 1 else "an"} F1 of {with_interval(lb.loc[best], "f1_minority")}'
     tied = [r for r in lb.index[1:] if n > 1 and lb.loc[r, ('vs_best', 'high')] >= 0]
@@ -215,13 +215,12 @@ def ablation_verdict(
     few = ' Those of single configurations are too narrow with so few.' if n < 5 else ''
     return out + [f'How sure: intervals cover 95 % and come from {n} seeds.{few}']
 
-# %% ../nbs/api/08_ablation.ipynb #e1d64bb6
+# %% ../nbs/api/08_ablation.ipynb #46f3c0f5
 def plot_configurations(
-    df:pd.DataFrame, # from `ablation_results`
-    top:int=None     # how many from the top; None: all
+    df:pd.DataFrame # from `ablation_results`
 )->MplFigure: # two panels: switches, F1
     "Every configuration: its switches, its F1 with interval, its runs"
-    lb = leaderboard(df)[:top][::-1]
+    lb = leaderboard(df)[::-1]
     fs, y = varied(df), np.arange(len(lb))
     fig, ((sw, ax),) = _axes(1, 2, w=8.5, h=1.4 + .15*len(lb), sharey=True, width_ratios=(1, 4))
     for j, f in enumerate(fs):
@@ -250,7 +249,8 @@ def plot_effects(
     df:pd.DataFrame # from `ablation_results`
 )->MplFigure: # three panels: F1, AUROC, epochs to the best
     "Main effects of the switches"
-    fs = sorted(varied(df), key=lambda f: abs(effects(df).loc[(f, f), 'mean']))
+    f1 = effects(df)
+    fs = sorted(varied(df), key=lambda f: abs(f1.loc[(f, f), 'mean']))
     fig, (axs,) = _axes(1, 3, w=10, h=1.2 + .33*len(fs), sharey=True)
     for ax, (m, label) in zip(axs, _measured.items()):
         e = effects(df, m).loc[[(f, f) for f in fs]]
@@ -285,7 +285,7 @@ def plot_interactions(
     fig.suptitle(f'Effects on {what}: alone (diagonal, bold),\nand one switch on the effect of another', fontsize=11)
     return fig
 
-# %% ../nbs/api/08_ablation.ipynb #f5a001ce
+# %% ../nbs/api/08_ablation.ipynb #e567e9e1
 def write_ablation(
     recs:list[dict], # from `compare` or `read_runs`
     out:str|Path,    # the folder that `compare` stored them in
@@ -293,8 +293,7 @@ def write_ablation(
     df:pd.DataFrame=None # from `ablation_results`; None: computed here
 )->Path: # the page
     "Write `results.csv`, `epochs.csv` and `report.html` of an ablation into `out`"
-    out, bad = Path(out), failures(recs)
-    df = ablation_results(recs) if df is None else df
+    out, df = Path(out), ablation_results(recs) if df is None else df
     c, n = recs[0]['config'], df.seed.nunique()
     st, d = c['settings'], c['data']
     lb = leaderboard(df)
@@ -313,8 +312,7 @@ def write_ablation(
               'the switch minus all without. Interaction: the effect of one switch where the other is on, minus that '
               'where it is off.', cls='soft')),
         Section(H2('All configurations'), _png(plot_configurations(df), 'Switches and F1 of all configurations'),
-            P(f'{len(bad)} runs failed and are left out: ' + '; '.join(f'{r.recipe}, seed {r.seed}: {r.reason}'
-              for r in bad.head(10).itertuples())) if len(bad) else '',
+            _failed(recs),
             P('Of some runs: ' + '; '.join(sorted(notes))) if notes else '', _table(configurations(df)),
             P('The last column picks the epoch on the test set. Nobody can choose like that; it is here because the '
               'paper\'s table looks chosen so.', cls='soft')),

@@ -219,7 +219,7 @@ def _table(df):
     rows = [Tr(Th(i, scope='row'), *map(Td, r)) for i, r in zip(df.index, df.astype(str).to_numpy())]
     return Div(Table(Thead(head), Tbody(*rows)), cls='wide')
 
-# %% ../nbs/api/07_report.ipynb #2ee9cfa4
+# %% ../nbs/api/07_report.ipynb #95cd0ff3
 def _images_section(split):
     "Sample images of both classes, and how many are where"
     n = pd.crosstab(split.split, split.label).reindex(index=SIDES, columns=LABELS, fill_value=0).rename_axis('split')
@@ -246,15 +246,21 @@ def _mistakes_section(recs, split, names):
                     _thumbs(w.head(10), lambda o: f'{_short(o["class"])}, p = {o["probability"]:.2f}')]
     return Section(*out)
 
+def _failed(recs):
+    "Which runs failed, and why"
+    bad = failures(recs)
+    listed = '; '.join(f'{r.recipe}, seed {r.seed}: {r.reason}' for r in bad.head(10).itertuples())
+    end = '; ...' if len(bad) > 10 else '.'
+    return P(f'{len(bad)} runs failed and are left out: {listed}{end}') if len(bad) else ''
+
 def _leaderboard_section(df, recs):
-    lb, bad = leaderboard(df), failures(recs)
+    lb = leaderboard(df)
     note = ('Means over runs; brackets hold 95 % bootstrap intervals over seeds. Each seed draws its own split and its '
             'own weights, the same for all recipes, so differences compare run with run. F1 is that of the minority on '
             'the test set, at argmax unless a threshold is named. F1, rare: if the minority were as rare on the test '
             'set as on validation. Won: share of seeds on which the recipe was first. Rank: its mean place.')
     return Section(H2('Leaderboard'), _table(leaderboard_text(df)), P(note, cls='soft'),
-        P(f'{len(bad)} runs failed and are left out: ' + '; '.join(f'{r.recipe}, seed {r.seed}: {r.reason}' for r in
-          bad.head(10).itertuples()) + ('; ...' if len(bad) > 10 else '.')) if len(bad) else '',
+        _failed(recs),
         _png(plot_leaderboard(df), 'F1, AUROC and Brier score of each recipe, with intervals'),
         Details(Summary('What each recipe does'), *[P(Code(r), ' ', recipes[r.split(':')[0]].doc) for r in lb.index
                                                     if r.split(':')[0] in recipes]))

@@ -116,11 +116,12 @@ def _serial(jobs, inputs, workers):
         if why: recs, why = _do(job, *inputs)
         yield _given_up(job, why) if why else recs
 
-# %% ../nbs/api/06_sweep.ipynb #8a3a1b7a
+# %% ../nbs/api/06_sweep.ipynb #c90654b2
 def _importable(recipe):
     "Can another process import what the recipe is made of? Not if that was written in a notebook"
     main = getattr(sys.modules['__main__'], '__file__', None)
-    def ok(f): return '<' not in f.__qualname__ and (f.__module__ != '__main__' or f.__code__.co_filename == main)
+    file = lambda f: getattr(getattr(f, '__code__', None), 'co_filename', main)
+    def ok(f): return '<' not in f.__qualname__ and (f.__module__ != '__main__' or main and file(f) == main)
     return all(ok(f) for p in PARTS if (f := getattr(recipe, p)))
 
 _inputs = None
@@ -142,7 +143,7 @@ def _in_processes(jobs, inputs, workers):
         raise BadInput(f'recipe {local} is made of functions that another process cannot import: put them into a '
                        'module, or use backend serial.')
     arrays = [f and (list(f.rows), f.x.numpy()) for f in inputs]
-    waiting, suspects, tries = deque(jobs), deque(), Counter()
+    waiting, suspects, errors, deaths = deque(jobs), deque(), Counter(), Counter()
     while waiting or suspects:
         source, n = (suspects, 1) if suspects else (waiting, min(workers, len(waiting)))
         running = {}
@@ -155,13 +156,13 @@ def _in_processes(jobs, inputs, workers):
                     for f in wait(running, return_when=FIRST_COMPLETED).done:
                         recs, why = f.result()
                         job = running.pop(f)
-                        tries[job] += bool(why)
-                        if why and tries[job] < 2: source.append(job)
+                        errors[job] += bool(why)
+                        if why and errors[job] < 2: source.append(job)
                         else: yield _given_up(job, why) if why else recs
             except BrokenProcessPool:
                 for job in running.values():
-                    tries[job] += 1
-                    if tries[job] < 2: suspects.append(job)
+                    deaths[job] += 1
+                    if deaths[job] < 2: suspects.append(job)
                     else: yield _given_up(job, 'its process died twice, perhaps for lack of memory')
             finally: ex.shutdown(wait=True, cancel_futures=True)
 
@@ -197,7 +198,7 @@ def _on_ray(jobs, inputs, workers):
 def _on_worker(job, arrays): # Ray's arrays are read-only, and PyTorch would warn of that
     return _do(job, *(a and Features(a[0], torch.from_numpy(a[1].copy())) for a in arrays))
 
-# %% ../nbs/api/06_sweep.ipynb #81afd526
+# %% ../nbs/api/06_sweep.ipynb #873cdfc9
 BACKENDS = dict(serial=_serial, process=_in_processes, ray=_on_ray)
 
 def compare(
@@ -234,7 +235,7 @@ def compare(
             for seed, rc in todo.items() for part in _parts(rc, n_parts, engines)]
     if store:
         for seed, split in splits.items(): store.put_split(seed, split)
-    needed = {engine for job in jobs for r in job.recipes for engine in [engines[r.name]]}
+    needed = {engines[r.name] for job in jobs for r in job.recipes}
     items = pd.concat([job.split for job in jobs]) if jobs else None
     inputs = (body_features(items, s, device) if needed & {'features', 'forward'} else None,
               read_pixels(items, s.size) if needed & {'images', 'forward'} else None)
