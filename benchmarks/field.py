@@ -2,13 +2,13 @@
 
     python benchmarks/field.py PLANTVILLAGE VGG16.safetensors --out field
 
-Runs go to sub-folders of --out, where a stopped run goes on; the tables go to nbs/results/field. With --tune N the
+Runs go to sub-folders of --out, where a stopped run goes on; the tables go to bn_imbalance/results/field. With --tune N the
 recipes get N tries each on the data sets named by --only (such as Apple-vgg16). Takes hours on 2 cores.
 """
 from dataclasses import replace
 from pathlib import Path
 from fastcore.script import call_parse
-from bn_imbalance.core import load_settings
+from bn_imbalance.core import load_settings, stored_results
 from bn_imbalance.data import read_data
 from bn_imbalance.leaderboard import results
 from bn_imbalance.recipes import get_recipes
@@ -16,7 +16,7 @@ from bn_imbalance.sweep import compare
 from bn_imbalance.tuning import best_variants, tune as tune_recipes
 
 PLANTS = 'Apple', 'Pepper,_bell', 'Tomato', 'leaves'
-STORED = Path(__file__).parents[1]/'nbs'/'results'/'field'
+STORED = stored_results()/'field'
 
 
 def store(df, name): df.drop(columns=['head', 'final_bn', 'epochs']).round(4).to_csv(STORED/f'{name}.csv', index=False)

@@ -2,7 +2,7 @@
 
     python benchmarks/when_it_stops.py PLANTVILLAGE [--out when] [--seeds 5] [--only ratio,batch]
 
-Runs go to sub-folders of --out, where a stopped run goes on; the tables go to nbs/results/when_it_stops.csv.
+Runs go to sub-folders of --out, where a stopped run goes on; the tables go to bn_imbalance/results/when_it_stops.csv.
 """
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +11,14 @@ from fastai.data.core import DataLoaders
 from fastcore.script import call_parse
 from sklearn.datasets import load_digits
 from torch import nn
-from bn_imbalance.core import load_settings
+from bn_imbalance.core import load_settings, stored_results
 from bn_imbalance.data import SIDES, read_data
 from bn_imbalance.leaderboard import results
 from bn_imbalance.recipes import Recipe, get_recipes
 from bn_imbalance.sweep import compare
 from bn_imbalance.training import TensorDL, judge, record_metrics, train_heads
 
-STORED = Path(__file__).parents[1]/'nbs'/'results'/'when_it_stops.csv'
+STORED = stored_results()/'when_it_stops.csv'
 
 
 class TwoLogits(nn.Module):

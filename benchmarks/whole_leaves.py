@@ -2,20 +2,19 @@
 
     python benchmarks/whole_leaves.py PLANTVILLAGE
 
-Writes nbs/results/whole_leaves.csv: one line per plant, kind of split, recipe and seed, with F1 and with the share of
+Writes bn_imbalance/results/whole_leaves.csv: one line per plant, kind of split, recipe and seed, with F1 and with the share of
 right answers among test images whose leaf was (seen) and was not (new) in the training set, for each class.
 """
 from dataclasses import replace
-from pathlib import Path
 import pandas as pd
 from fastcore.script import call_parse
-from bn_imbalance.core import load_settings
+from bn_imbalance.core import load_settings, stored_results
 from bn_imbalance.data import draw_split, read_data
 from bn_imbalance.metrics import margin
 from bn_imbalance.training import record_metrics
 from bn_imbalance.sweep import compare
 
-STORED = Path(__file__).parents[1]/'nbs'/'results'/'whole_leaves.csv'
+STORED = stored_results()/'whole_leaves.csv'
 
 
 def seen_and_new(rec, split, leaf):

@@ -48,6 +48,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'bn_imbalance.core.cache_dir': ('api/core.html#cache_dir', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.load_settings': ('api/core.html#load_settings', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.near': ('api/core.html#near', 'bn_imbalance/core.py'),
+                                   'bn_imbalance.core.stored_results': ('api/core.html#stored_results', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.worker_context': ('api/core.html#worker_context', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.write_whole': ('api/core.html#write_whole', 'bn_imbalance/core.py')},
             'bn_imbalance.data': { 'bn_imbalance.data.Data': ('api/data.html#data', 'bn_imbalance/data.py'),
