@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from bn_imbalance.core import load_settings, stored_results
 from bn_imbalance.data import SIDES, read_data
-from bn_imbalance.leaderboard import results
+from bn_imbalance.leaderboard import METRICS, results
 from bn_imbalance.recipes import Recipe, get_recipes
 from bn_imbalance.sweep import compare
 from bn_imbalance.training import TensorDL, judge, record_metrics, train_heads
@@ -37,13 +37,16 @@ PAIR = get_recipes('plain, final_bn')
 
 def experiments(s):
     "name -> list of (value, settings, recipes)"
-    length = [(f'{e} epochs, lr {lr:g}', replace(s, epochs=e, lr=lr), PAIR) for lr in (.0003, .003, .03) for e in (3, 10, 30, 100)]
+    long = lambda rs, lrs, es: [(f'{e} epochs, lr {lr:g}', replace(s, epochs=e, lr=lr), rs) for lr in lrs for e in es]
+    bare = get_recipes('final_bn_no_affine')
     return dict(
         ratio=[(f'1000:{k}', replace(s, train_minority=k), get_recipes('plain, weighted, final_bn')) for k in (5, 10, 30, 100, 300, 500)],
         balanced=[(f'{k}:{k}', replace(s, train_majority=k, train_minority=k), PAIR) for k in (100, 500)],
         batch=[(str(b), replace(s, batch_size=b), PAIR) for b in (16, 32, 64, 128, 256)],
+        steps=[(f'{b}, {e} epochs', replace(s, batch_size=b, epochs=e), PAIR) for b, e in ((32, 5), (64, 10), (128, 21), (256, 50))],
         momentum=[(str(m), replace(s, bn_momentum=m), PAIR[1:]) for m in (.001, .01, .1, .5)],
-        length=length,
+        length=long(PAIR, (.0003, .003, .03), (3, 10, 30, 100)),
+        no_shift=long(bare, (.003, .03), (10, 30, 100)),
         parts=[('as it is', s, get_recipes('plain, final_bn, final_bn_removed, final_bn_no_affine, final_bn_exact'))],
         sigmoid=[('one logit', s, SIGMOID)],
         features=[(f'{n} pixels', replace(s, size=n), PAIR) for n in (32, 64, 128, 224)] +
@@ -92,8 +95,7 @@ def main(
             parts.append(results(recs).assign(experiment=name, value=value))
         tables.append(pd.concat(parts))
     if not only or 'digits' in only: tables.append(pd.DataFrame(digits(s, seeds)))
-    keep = ['experiment', 'value', 'data', 'recipe', 'seed', 'f1_minority', 'precision_minority', 'recall_minority', 'auroc', 'f1_minority_tuned',
-            'ece', 'brier', 'f1_rare']
+    keep = ['experiment', 'value', 'data', 'recipe', 'seed', *METRICS]
     table = pd.concat(tables)[keep].drop_duplicates(keep[:5], keep='last').round(5)
     table.to_csv(STORED, index=False)
     print(table.groupby(['experiment', 'value', 'recipe'], sort=False)[['f1_minority', 'auroc']].mean().round(3).to_string())

@@ -317,7 +317,7 @@ def _how_section(rec, command):
         P('Settings: ', listed(rec['config']['settings'], ' = ')), P('Versions: ', listed(rec['versions'], ' ')),
         P('The same again: ', Code(command)) if command else '')
 
-# %% ../nbs/api/07_report.ipynb #34c9baf6
+# %% ../nbs/api/07_report.ipynb #160466df
 def report_html(
     recs:list[dict],          # from `compare` or `read_runs`
     split:pd.DataFrame=None,  # the split of the first seed; None leaves the images out
@@ -341,8 +341,10 @@ def report_html(
     about = (f'{len(names)} recipes, {n} {"run" if n == 1 else "runs"} each, on {st["arch"]} at {st["size"]} pixels, '
              f'{st["epochs"]} epochs. Minority: {", ".join(d["minority"])}. Majority: {", ".join(d["majority"])}.')
     y_valid = good[0]['valid']['y']
-    parts = [H1(title), P(about, cls='soft'), Div(*map(P, verdict(df)), cls='answer'), _leaderboard_section(df, recs),
-             _quality_section(df, y_valid), _threshold_section(df, y_valid, cut or ran[:3]),
+    note = 'This counts the tuned values too; the leaderboard below is of the defaults.'
+    answer = Div(*map(P, verdict(both)), P(note, cls='soft') if variants else '', cls='answer')
+    parts = [H1(title), P(about, cls='soft'), answer, _leaderboard_section(df, recs), _quality_section(df, y_valid),
+             _threshold_section(df, y_valid, cut or ran[:3]),
              _tuned_section(both, chosen, trials) if chosen else '', _paper_section(df),
              _why_section(good, pair, known)]
     if split is not None: parts += [_mistakes_section(first, split, looked_at), _images_section(split)]
