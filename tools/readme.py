@@ -26,7 +26,8 @@ def convert(nb, pictures_at):
                 pictures[path] = base64.b64decode(''.join(data[picture]))
                 text.append(f'![{d.get("fig-alt", "").strip(chr(34))}]({path})')
             elif 'text/markdown' in data: text.append(''.join(data['text/markdown']))
-            elif 'text/html' in data: text.append(re.sub(r'\n\s*\n', '\n', ''.join(data['text/html']))) # a blank line would end it
+            elif 'text/html' in data: # without pandas' own style; a blank line would end it
+                text.append(re.sub(r'<style scoped>.*?</style>|\n\s*(?=\n)', '', ''.join(data['text/html']), flags=re.S))
             else: text.append('```text\n' + ''.join(data.get('text/plain') or out.get('text', '')).rstrip() + '\n```')
     return '\n\n'.join(t.strip() for t in text if t.strip()) + '\n', pictures
 
