@@ -49,13 +49,11 @@ def page(path):
     text = re.sub(r'\{target="_blank"[^}]*\}', '', text)
     text = f'# {head["title"]}\n\n> {head["description"]}\n\n{text}'
     html_only = r'^::: \{\.content-visible when-format="html"\}\n```\{=html\}\n(.*?)\n```\n:::'
-    plain = re.sub(r'!\[(.*)\]\([^)]*\)', r'*Figure: \1*', re.sub(html_only, '', text, flags=re.M|re.S))
+    plain = re.sub(r'!\[(.*)\]\([^)]*\)(\{.*\})?', r'*Figure: \1*', re.sub(html_only, '', text, flags=re.M|re.S))
     text = re.sub(html_only, r'\1', text, flags=re.M|re.S)
     text = re.sub(r'^::: ?\{(\.callout-[^}]*)\}\n(?:#+ ([^\n]*)\n)?(.*?)^:::$', callout, text, flags=re.M|re.S)
     named = lambda m: f'<hr id="{m[2].lower()}">\n\n{m[1] or ""}### {m[2]}\n' # the anchor that Quarto gives to what show_doc shows
     text = re.sub(r'^---\n\n(\[source\].*\n+)?### (\S+)\n', named, text, flags=re.M)
-    for name, data in pictures.items(): # matplotlib draws two pixels for one
-        if name.endswith('png'): text = text.replace(f']({name})', f']({name}){{width={int.from_bytes(data[16:20], "big")//2}px}}')
     return stem, text, plain, pictures
 
 def build_sphinx(cache, out):

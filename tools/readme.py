@@ -24,7 +24,8 @@ def convert(nb, pictures_at):
             if picture := next((m for m in ('image/png', 'image/jpeg') if m in data), None):
                 path = f'{pictures_at}-{len(pictures) + 1}.{picture[6:]}'
                 pictures[path] = base64.b64decode(''.join(data[picture]))
-                text.append(f'![{d.get("fig-alt", "").strip(chr(34))}]({path})')
+                width = f'{{width={d["out-width"]}}}' if 'out-width' in d else ''
+                text.append(f'![{d.get("fig-alt", "").strip(chr(34))}]({path}){width}')
             elif 'text/markdown' in data: text.append(''.join(data['text/markdown']))
             elif 'text/html' in data: # without pandas' own style; a blank line would end it
                 text.append(re.sub(r'<style scoped>.*?</style>|\n\s*(?=\n)', '', ''.join(data['text/html']), flags=re.S))
