@@ -80,6 +80,8 @@ def test_every_notebook_is_in_the_sidebar_in_order():
 def test_settings_name_files_that_exist():
     assert (nbs/'_quarto.yml').resolve() == root/'_quarto.yml'
     site, html = docs.site, docs.quarto['format']['html']
+    keys = 'title favicon image image-alt open-graph twitter-card search page-navigation back-to-top-navigation repo-subdir repo-actions'
+    assert set(site) <= {*keys.split(), 'page-footer', 'sidebar'}, 'look it up: Quarto stops at a key under website that it does not know'
     themes = [o for theme in html['theme'].values() for o in theme if o.endswith('scss')]
     named = [*docs.quarto['metadata-files'], *docs.quarto['project']['resources'], site['favicon'], site['image'][1:], *themes]
     assert not [o for o in named if not (nbs/o).is_file()]
