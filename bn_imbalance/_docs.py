@@ -28,8 +28,9 @@ class Page(Processor):
         for c in code: c['outputs'] = []
         links = []
         if 'github.com/' in self.cfg.git_url:
-            at = f'{self.cfg.git_url.split("github.com/")[1]}/blob/{self.cfg.branch}/{self.cfg.nbs_path.name}/{self.rel.as_posix()}'
-            links.append(f'<a class="notebook-link" href="https://colab.research.google.com/github/{at}">Open in Colab</a>')
+            repo, at = self.cfg.git_url.split('github.com/')[1], f'{self.cfg.nbs_path.name}/{self.rel.as_posix()}'
+            url = f'https://colab.research.google.com/github/{repo}/blob/{self.cfg.branch}/{at}'
+            links.append(f'<a class="notebook-link" href="{url}">Open in Colab</a>')
         # inside the page: it needs no address, works from a disk, and Quarto does not make it a link to the page itself
         data = base64.b64encode(json.dumps(nb, ensure_ascii=False).encode()).decode()
         links.append(f'<a class="notebook-link" download="{path.name}" href="data:application/x-ipynb+json;base64,{data}">'

@@ -59,6 +59,16 @@ def test_figures_have_alt_text(path):
         assert not any('<img' in ''.join(data.get('text/html', '')) for _, data in outputs(cell))
 
 
+@each
+def test_no_output_is_missing(path):
+    for cell in read_nb(path).cells:
+        silent = {'hide', 'export', 'eval', 'default_exp'} & directives(cell.source).keys()
+        if cell.cell_type != 'code' or outputs(cell) or silent or cell.source.rstrip().endswith(';'): continue
+        for node in ast.parse(cell.source).body[-1:]:
+            text = ast.unparse(node)
+            assert not isinstance(node, ast.Expr) or text.startswith('test_'), f'ends in a value, but shows none: {text}'
+
+
 def test_outputs_are_not_large():
     size = sum(len(json.dumps(c.get('outputs', []))) for p in notebooks for c in json.loads(p.read_text())['cells'])
     assert size < 25e6
@@ -80,8 +90,9 @@ def test_every_notebook_is_in_the_sidebar_in_order():
 def test_settings_name_files_that_exist():
     assert (nbs/'_quarto.yml').resolve() == root/'_quarto.yml'
     site, html = docs.site, docs.quarto['format']['html']
-    keys = 'title favicon image image-alt open-graph twitter-card search page-navigation back-to-top-navigation repo-subdir repo-actions'
-    assert set(site) <= {*keys.split(), 'page-footer', 'sidebar'}, 'look it up: Quarto stops at a key under website that it does not know'
+    keys = ('title favicon image image-alt open-graph twitter-card search page-navigation back-to-top-navigation repo-subdir '
+            'repo-actions page-footer sidebar') # Quarto stops at one that it does not know
+    assert set(site) <= set(keys.split()), 'look it up in Quarto\'s reference, then add it here'
     themes = [o for theme in html['theme'].values() for o in theme if o.endswith('scss')]
     named = [*docs.quarto['metadata-files'], *docs.quarto['project']['resources'], site['favicon'], site['image'][1:], *themes]
     assert not [o for o in named if not (nbs/o).is_file()]
@@ -114,9 +125,9 @@ def test_processed_notebook(built, path):
     head = yaml.safe_load(''.join(cells[0]['source']).strip().strip('-'))
     assert head['title'] and head['description'] and head['output-file'] == docs.nbpath2html(path).name
     assert not [c for c in cells if 'execution' in c['metadata']]
-    sources = [''.join(c['source']) for c in cells]
-    hidden = [c.source for c in read_nb(path).cells if 'hide' in directives(c.source) and c.cell_type == 'code']
-    assert hidden and not set(hidden) & set(sources) and not [s for s in sources if re.search(r'^#\| *(hide|export)\b', s, re.M)]
+    bare = lambda source: re.sub(r'^#\|.*\n?', '', ''.join(source), flags=re.M).strip()
+    hidden = {bare(c.source) for c in read_nb(path).cells if c.cell_type == 'code' and 'hide' in directives(c.source)}
+    assert not hidden & {bare(c['source']) for c in cells}
 
 
 def test_page_follows_the_address_of_the_project(monkeypatch):
@@ -126,7 +137,8 @@ def test_page_follows_the_address_of_the_project(monkeypatch):
         monkeypatch.setattr(_docs, 'get_config', lambda: cfg)
         nb = read_nb(nbs/'api'/'00_core.ipynb')
         home = f'{cfg.doc_host}{cfg.doc_baseurl.rstrip("/")}/'
-        text = f'[source]({cfg.git_url}/blob/main/x.py)\n\n### near\n\n[`near`]({home}api/core.html#near) [x](https://x.org/api/y.html)'
+        links = f'[`near`]({home}api/core.html#near) [x](https://x.org/api/y.html)'
+        text = f'[source]({cfg.git_url}/blob/main/x.py)\n\n### near\n\n{links}'
         cell = _docs.mk_cell(text, 'markdown', metadata={'execution': 1})
         proc = _docs.Page(nb)
         proc.begin(); proc(cell)
@@ -138,7 +150,8 @@ def test_page_follows_the_address_of_the_project(monkeypatch):
     got, want = json.loads(base64.b64decode(data))['cells'], json.loads((nbs/'api'/name).read_text())['cells']
     assert [c['source'] for c in got] == [c['source'] for c in want] and not any(c.get('outputs') for c in got)
     cell, top = page(git_url='https://github.com/me/bn', doc_host='https://me.github.io', doc_baseurl='/bn')
-    assert cell.source.startswith('[source](https://github.com/me/bn/blob/main/x.py)') and '](../api/core.html#near)' in cell.source
+    assert cell.source.startswith('[source](https://github.com/me/bn/blob/main/x.py)')
+    assert '](../api/core.html#near)' in cell.source
     assert 'href="https://colab.research.google.com/github/me/bn/blob/main/nbs/api/00_core.ipynb"' in top and 'download=' in top
 
 
@@ -169,7 +182,8 @@ def test_links_anchors_and_pictures_resolve(built, pages):
     for page in out.rglob('*.md'):
         text = re.sub(r'^```.*?^```', '', page.read_text(), flags=re.S|re.M)
         for link in re.findall(r'\]\(([^)\s]+)\)', text):
-            if not urlsplit(link).scheme and not (page.parent/urlsplit(link).path).is_file(): broken.append(f'{page.name}: {link}')
+            url = urlsplit(link)
+            if not url.scheme and not (page.parent/url.path).is_file(): broken.append(f'{page.name}: {link}')
     for link in re.findall(r'\]\((.*?)\)', (out/'llms.txt').read_text()):
         if not (out/link).is_file(): broken.append(f'llms.txt: {link}')
     assert not broken
@@ -177,7 +191,7 @@ def test_links_anchors_and_pictures_resolve(built, pages):
 
 def test_pages_ask_no_other_machine(built, pages):
     for page, soup in pages.items():
-        asked = [t.get('src') for t in soup.find_all(['script', 'img', 'iframe', 'source'])] + [t.get('href') for t in soup.find_all('link')]
+        asked = [t.get('src') or t.get('href') for t in soup.find_all(['script', 'img', 'iframe', 'source', 'link'])]
         assert not [u for u in asked if u and re.match(r'(https?:)?//', u)], page
         assert str(root) not in page.read_text() and '/tmp/' not in page.read_text()
     for css in built[1].rglob('*.css'): assert not re.search(r'(url\(|@import )[\'" ]*(https?:)?//', css.read_text()), css
@@ -190,13 +204,15 @@ def test_page_shows_what_the_notebook_shows(built, pages, path):
     shown = [c for c in cells if 'hide' not in directives(c.source)]
     drawn = [directives(c.source)['fig-alt'].strip('"') for c in shown if any(m in d for _, d in outputs(c) for m in PICTURES)]
     assert [i['alt'] for i in article.find_all('img')] == drawn
-    assert len(article.select('table.dataframe')) == sum('dataframe' in ''.join(d.get('text/html', '')) for c in shown for _, d in outputs(c))
-    code = [re.sub(r'^#\|.*\n', '', c.source, flags=re.M).strip() for c in cells if directives(c.source).get('echo') == 'false']
+    tables = [d for c in shown for _, d in outputs(c) if 'class="dataframe"' in ''.join(d.get('text/html', ''))]
+    assert len(article.select('table.dataframe')) == len(tables)
+    code = [re.sub(r'^#\|.*\n', '', c.source, flags=re.M).strip() for c in cells if 'echo' in directives(c.source)]
     assert not [c for c in code if c in article.get_text()]
     folded = sum(c.source.count('collapse="true"') for c in cells if c.cell_type == 'markdown')
     assert len(article.select('details.callout > summary')) == folded and ':::' not in article.get_text()
-    formulas = re.sub(r'`.*?`', '', re.sub(r'^```.*?^```', '', '\n'.join(c.source for c in cells if c.cell_type == 'markdown'), flags=re.S|re.M))
-    assert bool(article.find('math')) >= ('$' in formulas)
+    prose = '\n'.join(c.source for c in cells if c.cell_type == 'markdown')
+    formulas = '$' in re.sub(r'^```.*?^```|`.*?`', '', prose, flags=re.S|re.M)
+    assert article.find('math') or not formulas
     assert soup.select_one('a.notebook-link[download]') and soup.select_one('.cite a')
     contents = {a.get_text() for a in soup.select('.toc-tree a')}
     assert {h.get_text().rstrip('¶') for h in article.find_all(['h2', 'h3'])} <= contents

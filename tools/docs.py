@@ -52,42 +52,54 @@ def page(path):
     plain = re.sub(r'!\[(.*)\]\([^)]*\)(\{.*\})?', r'*Figure: \1*', re.sub(html_only, '', text, flags=re.M|re.S))
     text = re.sub(html_only, r'\1', text, flags=re.M|re.S)
     text = re.sub(r'^::: ?\{(\.callout-[^}]*)\}\n(?:#+ ([^\n]*)\n)?(.*?)^:::$', callout, text, flags=re.M|re.S)
-    named = lambda m: f'<hr id="{m[2].lower()}">\n\n{m[1] or ""}### {m[2]}\n' # the anchor that Quarto gives to what show_doc shows
+    named = lambda m: f'<hr id="{m[2].lower()}">\n\n{m[1] or ""}### {m[2]}\n' # Quarto's anchor for what show_doc shows
     text = re.sub(r'^---\n\n(\[source\].*\n+)?### (\S+)\n', named, text, flags=re.M)
     return stem, text, plain, pictures
 
+def write_source(cache, src):
+    "What Sphinx needs, in the folder `src`: pages, pictures, styles; in `src/extra` what it only copies"
+    trees, footer = [], site['page-footer']['left']
+    for section, notebooks in sidebar():
+        names = []
+        for p in notebooks:
+            stem, text, plain, pictures = page(cache/p)
+            foot = re.sub(r'\((\w+)\.ipynb', rf'({"../"*(len(p.parts) - 1)}\1.html', footer)
+            for d in src, src/'extra': (d/p).parent.mkdir(parents=True, exist_ok=True)
+            (src/p.with_name(f'{stem}.md')).write_text(f'{text}\n\n<div class="cite">\n\n{foot}\n\n</div>\n')
+            (src/'extra'/p.with_name(f'{stem}.html.md')).write_text(plain)
+            for name, data in pictures.items(): (src/p.with_name(name)).write_bytes(data)
+            names.append(p.with_name(stem).as_posix())
+        if section: trees.append(f'```{{toctree}}\n:hidden:\n:caption: {section}\n\n' + '\n'.join(names) + '\n```\n')
+    with open(src/'index.md', 'a') as f: f.write('\n' + '\n'.join(trees))
+    shutil.copy(nbs/'llms.txt', src/'extra')
+    (src/'static').mkdir()
+    (src/'static'/'site.css').write_text((nbs/'styles'/'site.scss').read_text().split('/*-- scss:rules --*/')[1])
+
+def sphinx_settings():
+    "Sphinx's, MyST's and Furo's settings"
+    def colors(theme):
+        link = re.search(r'\$link-color: (\S+)', (nbs/'styles'/f'{theme}.scss').read_text())[1]
+        return {f'color-brand-{o}': link for o in ('primary', 'content', 'visited')}
+    return dict(
+        project=site['title'], html_title=site['title'], html_favicon=str(nbs/site['favicon']), html_show_copyright=False,
+        extensions=['myst_parser', 'docs'], exclude_patterns=['extra'], suppress_warnings=['myst.header'],
+        myst_enable_extensions=['dollarmath', 'attrs_inline'], myst_all_links_external=True,
+        html_theme='furo', html_theme_options={f'{t}_css_variables': colors(t) for t in ('light', 'dark')},
+        html_static_path=['static'], html_css_files=['site.css'], html_extra_path=['extra'], html_math_renderer='mathml',
+        html_use_index=False, html_copy_source=False, html_show_search_summary=False, # it would need a server
+        highlight_language='none')
+
 def build_sphinx(cache, out):
-    "Build the site with Sphinx from the processed notebooks in `cache`; stops at the first warning"
+    "Build the site from the processed notebooks in `cache`; the exit status, 1 after any warning"
     from sphinx.application import Sphinx
     with tempfile.TemporaryDirectory() as tmp:
-        src, extra = Path(tmp)/'src', Path(tmp)/'extra'
-        trees, footer = [], re.sub(r'\((?=\w+\.ipynb)', '(/', site['page-footer']['left'])
-        for section, notebooks in sidebar():
-            names = []
-            for p in notebooks:
-                stem, text, plain, pictures = page(cache/p)
-                up = '../'*(len(p.parts) - 1)
-                foot = re.sub(r'\(/(\w+)\.ipynb', rf'({up}\1.html', footer)
-                for d in src, extra: (d/p).parent.mkdir(parents=True, exist_ok=True)
-                (src/p.with_name(f'{stem}.md')).write_text(f'{text}\n\n<div class="cite">\n\n{foot}\n\n</div>\n')
-                (extra/p.with_name(f'{stem}.html.md')).write_text(plain)
-                for name, data in pictures.items(): (src/p.with_name(name)).write_bytes(data)
-                names.append(p.with_name(stem).as_posix())
-            if section: trees.append(f'```{{toctree}}\n:hidden:\n:caption: {section}\n\n' + '\n'.join(names) + '\n```')
-        with open(src/'index.md', 'a') as f: f.write('\n' + '\n\n'.join(trees) + '\n')
-        shutil.copy(nbs/'llms.txt', extra)
-        (src/'static').mkdir()
-        (src/'static'/'site.css').write_text((nbs/'styles'/'site.scss').read_text().split('/*-- scss:rules --*/')[1])
-        link = lambda theme: re.search(r'\$link-color: (\S+)', (nbs/'styles'/f'{theme}.scss').read_text())[1]
-        brand = {f'{t}_css_variables': {f'color-brand-{k}': link(t) for k in ('primary', 'content', 'visited')} for t in ('light', 'dark')}
-        shutil.rmtree(out, ignore_errors=True)
-        app = Sphinx(src, None, out, Path(tmp)/'trees', 'html', status=None, warningiserror=True, confoverrides=dict(
-            project=site['title'], extensions=['myst_parser', 'docs'], html_theme='furo', html_theme_options=brand,
-            html_title=site['title'], html_favicon=str(nbs/site['favicon']), html_static_path=['static'], html_css_files=['site.css'],
-            html_extra_path=[str(extra)], html_math_renderer='mathml', html_copy_source=False, html_use_index=False, html_show_copyright=False,
-            highlight_language='none', myst_enable_extensions=['dollarmath', 'attrs_inline'], myst_all_links_external=True,
-            suppress_warnings=['myst.header']))
+        tmp = Path(tmp)
+        write_source(cache, tmp/'src')
+        app = Sphinx(tmp/'src', None, tmp/'out', tmp/'trees', 'html', sphinx_settings(), status=None, warningiserror=True)
         app.build()
+        if not app.statuscode:
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.move(tmp/'out', out)
         return app.statuscode
 
 def setup(app):
@@ -100,7 +112,8 @@ def setup(app):
         self.body.append(f'<div class="math">{math}</div>' if block else math)
         raise nodes.SkipNode
     app.add_html_math_renderer('mathml', (show, None), (show, None))
-    app.connect('builder-inited', lambda app: setattr(app.config, 'pygments_dark_style', 'a11y-dark'), priority=1) # Furo's setting
+    dark = lambda app: setattr(app.config, 'pygments_dark_style', 'a11y-dark') # only now does Sphinx know Furo's setting
+    app.connect('builder-inited', dark, priority=1)
     return dict(parallel_read_safe=True, parallel_write_safe=True)
 
 def processed():
