@@ -20,10 +20,10 @@ test: setup
 
 readme: setup
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/docs.py llms
 
 docs: setup
-	@command -v quarto >/dev/null || { echo 'make docs: Quarto is not installed. See https://quarto.org; the notebooks in nbs/ hold the same pages.'; exit 1; }
-	$(BIN)/nbdev-docs
+	$(BIN)/python tools/docs.py
 
 clean:
 	rm -rf .venv _docs _proc build dist demo *.egg-info

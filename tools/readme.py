@@ -6,36 +6,40 @@ import base64, json, re, sys
 from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
-images = Path('nbs')/'images'
 
 def directives(source): return dict(re.findall(r'^#\|\s*([\w-]+):?\s*(.*)$', source, re.M))
 
-def convert(nb):
-    "Markdown text, and {path: bytes} of its pictures"
+def convert(nb, pictures_at):
+    "Markdown text, and {path: bytes} of its pictures; the paths start with `pictures_at`"
     text, pictures = [], {}
     for cell in nb['cells']:
         source = ''.join(cell['source'])
-        if cell['cell_type'] == 'markdown': text.append(source); continue
+        if cell['cell_type'] != 'code': text.append(source); continue
         d = directives(source)
         if 'hide' in d: continue
         code = re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip()
         if d.get('echo') != 'false' and code: text.append(f'```python\n{code}\n```')
         for out in cell['outputs']:
             data = out.get('data', {})
-            if 'image/png' in data:
-                path = images/f'index-{len(pictures) + 1}.png'
-                pictures[path] = base64.b64decode(''.join(data['image/png']))
-                text.append(f'![{d.get("fig-alt", "").strip(chr(34))}]({path.as_posix()})')
+            if picture := next((m for m in ('image/png', 'image/jpeg') if m in data), None):
+                path = f'{pictures_at}-{len(pictures) + 1}.{picture[6:]}'
+                pictures[path] = base64.b64decode(''.join(data[picture]))
+                width = f'{{width={d["out-width"]}}}' if 'out-width' in d else ''
+                text.append(f'![{d.get("fig-alt", "").strip(chr(34))}]({path}){width}')
             elif 'text/markdown' in data: text.append(''.join(data['text/markdown']))
-            else: text.append('```\n' + ''.join(data.get('text/plain') or out.get('text', '')).rstrip() + '\n```')
-    note = '<!-- Made from nbs/index.ipynb by tools/readme.py. Edit the notebook. -->\n\n'
-    return note + '\n\n'.join(t.strip() for t in text if t.strip()) + '\n', pictures
+            elif 'text/html' in data: # without pandas' own style; a blank line would end it
+                text.append(re.sub(r'<style scoped>.*?</style>|\n\s*(?=\n)', '', ''.join(data['text/html']), flags=re.S))
+            else: text.append('```text\n' + ''.join(data.get('text/plain') or out.get('text', '')).rstrip() + '\n```')
+    return '\n\n'.join(t.strip() for t in text if t.strip()) + '\n', pictures
 
-text, pictures = convert(json.loads((root/'nbs'/'index.ipynb').read_text()))
-if '--check' in sys.argv:
-    same = (root/'README.md').exists() and (root/'README.md').read_text() == text
-    sys.exit(not (same and all((root/p).exists() and (root/p).read_bytes() == b for p, b in pictures.items())))
-(root/'README.md').write_text(text)
-for p, b in pictures.items():
-    (root/p).parent.mkdir(parents=True, exist_ok=True)
-    (root/p).write_bytes(b)
+if __name__ == '__main__':
+    text, pictures = convert(json.loads((root/'nbs'/'index.ipynb').read_text()), 'nbs/images/index')
+    text = re.sub(r'\]\((?=[\w/]+\.ipynb)', '](nbs/', text) # links in the notebook start from its folder
+    text = f'<!-- Made from nbs/index.ipynb by tools/readme.py. Edit the notebook. -->\n\n{text}'
+    if '--check' in sys.argv:
+        same = (root/'README.md').exists() and (root/'README.md').read_text() == text
+        sys.exit(not (same and all((root/p).exists() and (root/p).read_bytes() == b for p, b in pictures.items())))
+    (root/'README.md').write_text(text)
+    for p, b in pictures.items():
+        (root/p).parent.mkdir(parents=True, exist_ok=True)
+        (root/p).write_bytes(b)
