@@ -245,7 +245,7 @@ def bn_fit(
     for k, v in model.about['metrics'].items(): print(f'{k.replace("_", " "):18} {interval_text(*v)}')
     print(f'Model: {out}\nCard: {Path(out)/"card.md"}')
 
-# %% ../nbs/api/09_cli.ipynb #e49f79ea
+# %% ../nbs/api/09_cli.ipynb #71738b31
 @command
 def bn_predict(
     model:str,          # a folder that bn-fit wrote
@@ -266,13 +266,14 @@ def bn_predict(
     if explain:
         from bn_imbalance.explain import heat_map_writer
         also = heat_map_writer(m, explain)
-    try: n, bad = predict_csv(m, images, csv, batch_size, also, progress=bool(csv))
+    try: n, bad, before = predict_csv(m, images, csv, batch_size, also, progress=bool(csv))
     except BrokenPipeError: # whoever read our lines has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    told = f'{n} images, {bad} of them cannot be read: see the column error' if bad else f'{n} images'
-    if bad and bad == n: raise BadInput(f'{told}.')
-    print(f'{told}. {f"Table: {csv}" if csv else ""}', file=sys.stderr)
+    told = f'{n} images' + f' ({before} were done before)'*bool(before)
+    if bad: told += f', {bad} of them cannot be read: see the column error'
+    if n and n == bad and not before: raise BadInput(f'{told}.')
+    print(f'{told}.' + f' Table: {csv}'*bool(csv), file=sys.stderr)
 
 # %% ../nbs/api/09_cli.ipynb #0ef22b88
 @command

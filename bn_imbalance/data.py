@@ -44,7 +44,7 @@ def to_rgb(
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
-# %% ../nbs/api/01_data.ipynb #d4f26a9b
+# %% ../nbs/api/01_data.ipynb #659ccd2b
 def read_image(
     path:str|Path # an image file
 )->PILImage: # RGB
@@ -52,9 +52,10 @@ def read_image(
     try:
         with Image.open(path, formats=FORMATS) as im:
             if min(im.size) < MIN_SIDE: raise ValueError(f'{im.width}x{im.height} pixels, too small to show anything')
-            if im.width*im.height > MAX_PIXELS:
-                raise ValueError(f'{im.width}x{im.height} pixels, the limit is {MAX_PIXELS/1e6:.0f} million')
+            if im.width*im.height > MAX_PIXELS: raise Image.DecompressionBombError
             return PILImage(to_rgb(im))
+    except Image.DecompressionBombError: # Pillow's, from its own limit on, or ours
+        raise BadInput(f'{path}: more pixels than the limit of {MAX_PIXELS//10**6} million.') from None
     except FileNotFoundError: raise BadInput(f'{path}: no such file.') from None
     except Image.UnidentifiedImageError: raise BadInput(f'{path}: not an image.') from None
     except Exception as e:

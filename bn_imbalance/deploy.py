@@ -7,9 +7,9 @@ __all__ = ['LAYERS', 'FORMAT', 'COLUMNS', 'describe_head', 'build_network', 'che
            'check_free', 'save_model', 'model_card', 'check_about', 'load_model', 'find_images', 'decoded',
            'model_logits', 'predictions', 'predict', 'predict_csv', 'model_learner']
 
-# %% ../nbs/api/08_deploy.ipynb #55cbe7b8
+# %% ../nbs/api/08_deploy.ipynb #d85d3dab
 from .core import *
-import csv, glob, hashlib, io, itertools, json, math, os
+import csv, glob, hashlib, io, itertools, json, os
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -323,8 +323,8 @@ fingerprint `{a["data"]["fingerprint"]}`. The decision was chosen on validation 
     bn-export MODEL --onnx model.onnx
 '''
 
-# %% ../nbs/api/08_deploy.ipynb #77006f10
-def _number(o): return isinstance(o, (int, float)) and not isinstance(o, bool) and math.isfinite(o)
+# %% ../nbs/api/08_deploy.ipynb #3f27fc97
+def _number(o): return isinstance(o, (int, float)) and not isinstance(o, bool) and -1e300 < o < 1e300
 def _whole(o): return isinstance(o, int) and not isinstance(o, bool) and o >= 0
 def _text(o): return isinstance(o, str)
 def _list_of(ok, least=0): return lambda o: isinstance(o, list) and len(o) >= least and all(map(ok, o))
@@ -372,7 +372,7 @@ def check_about(
     if about['checksum'] != _checksum(about):
         raise BadInput(f'{where}: was changed after it was written. Make the model again with bn-fit.')
 
-# %% ../nbs/api/08_deploy.ipynb #975918a8
+# %% ../nbs/api/08_deploy.ipynb #70c77a72
 def _read(path):
     try: return path.read_bytes()
     except OSError as e:
@@ -383,7 +383,8 @@ def load_model(
 )->Model:
     "Read a model; raises `BadInput` for one that is damaged, changed or of another version"
     js, st = Path(path)/'model.json', Path(path)/'model.safetensors'
-    try: about = json.loads(_read(js))
+    text = _read(js)
+    try: about = json.loads(text)
     except (ValueError, RecursionError): raise BadInput(f'{js}: not JSON; cut off or damaged.') from None
     check_about(about, js)
     blob, n = _read(st), len(about['classes'])
@@ -492,7 +493,7 @@ def predict(
 
 Model.predict = predict
 
-# %% ../nbs/api/08_deploy.ipynb #61e50e37
+# %% ../nbs/api/08_deploy.ipynb #28fa867c
 def _lines(table):
     f, cell = io.StringIO(), lambda v: v if isinstance(v, str) else '' if pd.isna(v) else f'{v:.6g}'
     csv.writer(f, lineterminator='\n').writerows([cell(v) for v in row] for row in table.itertuples(index=False))
@@ -525,7 +526,7 @@ def predict_csv(
     bs:int=32,         # images at once
     also:Callable=None, # called with each table and its pixels before its lines are written
     progress:bool=True # show a bar?
-)->tuple[int, int]: # images done now, images among them that cannot be read
+)->tuple[int, int, int]: # images done now, images among them that cannot be read, images done before
     "Predict images into a file, a line each"
     paths, done, whole = find_images(images), Counter(), 0
     try:
@@ -534,6 +535,7 @@ def predict_csv(
         f = open(path or os.dup(1), 'a', encoding='utf-8', errors='surrogateescape', newline='')
         if path: f.truncate(whole)
     except OSError as e: raise BadInput(f'{path}: cannot be written ({e.strerror}). Choose another place.') from e
+    before = sum(done.values())
     def new():
         for p in paths:
             if done[str(p)]: done[str(p)] -= 1
@@ -547,7 +549,7 @@ def predict_csv(
             f.flush()
             n, bad = n + len(t), bad + int((t.error != '').sum())
             bar.update(len(t))
-    return n, bad
+    return n, bad, before
 
 # %% ../nbs/api/08_deploy.ipynb #1bf04600
 def model_learner(
