@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['command', 'bn_compare', 'bn_ablate', 'bn_report', 'bn_fit', 'bn_predict', 'bn_export']
 
-# %% ../nbs/api/09_cli.ipynb #b60ef2fb
+# %% ../nbs/api/09_cli.ipynb #4bef71f6
 from .core import *
-import argparse, os, shlex, shutil, sys, textwrap
+import argparse, os, shlex, shutil, sys, textwrap, warnings
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -245,7 +245,7 @@ def bn_fit(
     for k, v in model.about['metrics'].items(): print(f'{k.replace("_", " "):18} {interval_text(*v)}')
     print(f'Model: {out}\nCard: {Path(out)/"card.md"}')
 
-# %% ../nbs/api/09_cli.ipynb #71738b31
+# %% ../nbs/api/09_cli.ipynb #779108cf
 @command
 def bn_predict(
     model:str,          # a folder that bn-fit wrote
@@ -260,6 +260,7 @@ def bn_predict(
     from fastai.torch_core import default_device
     from bn_imbalance.deploy import find_images, load_model, predict_csv
     from bn_imbalance.sweep import _usable
+    warnings.filterwarnings('ignore', module='PIL') # of damaged files; what matters is in the column error
     find_images(images) # what does not exist first
     m, also = load_model(model), None
     m.net.to(_usable(device or str(default_device())))

@@ -323,10 +323,10 @@ fingerprint `{a["data"]["fingerprint"]}`. The decision was chosen on validation 
     bn-export MODEL --onnx model.onnx
 '''
 
-# %% ../nbs/api/08_deploy.ipynb #3f27fc97
+# %% ../nbs/api/08_deploy.ipynb #4def6fb9
 def _number(o): return isinstance(o, (int, float)) and not isinstance(o, bool) and -1e300 < o < 1e300
 def _whole(o): return isinstance(o, int) and not isinstance(o, bool) and o >= 0
-def _text(o): return isinstance(o, str)
+def _text(o): return isinstance(o, str) and len(o) < 1000 and o.isprintable()
 def _list_of(ok, least=0): return lambda o: isinstance(o, list) and len(o) >= least and all(map(ok, o))
 def _dict_of(ok): return lambda o: isinstance(o, dict) and all(map(ok, o.values()))
 def _three(ok): return lambda o: _list_of(ok)(o) and len(o) == 3
@@ -368,7 +368,8 @@ def check_about(
     for field in 'pools', 'decision.shift', 'decision.offset', 'decision.low':
         if (k := len(_at(about, field))) != n: raise BadInput(f'{where}: {n} classes, but {field} is for {k}.')
     try: load_settings(**about['settings']), Goal(**about['goal'])
-    except (BadInput, TypeError) as e: raise BadInput(f'{where}: settings or goal: {e}') from None
+    except (BadInput, TypeError) as e:
+        raise BadInput(f'{where}: settings or goal: {" ".join(str(e).split())[:300]}') from None
     if about['checksum'] != _checksum(about):
         raise BadInput(f'{where}: was changed after it was written. Make the model again with bn-fit.')
 
