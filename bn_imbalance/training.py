@@ -442,13 +442,14 @@ def fit(
         learn.fit_one_cycle(s.epochs, s.lr if lr is None else lr, cbs=cbs)
     return keep
 
-# %% ../nbs/api/05_training.ipynb #7f9a627e
+# %% ../nbs/api/05_training.ipynb #320562b4
 @dataclass
 class Trained:
     "What a training leaves"
     head:nn.Module # None if there was none
     epochs:list    # after each epoch: training loss, validation logits, test logits
     x:Callable     # from `train`, `valid` or `test` to features (n, n_in)
+    body:nn.Module=None # None if it is the one that everybody has
 
 def train_heads(
     dls:DataLoaders,     # from `tensor_dls`; validation and test are features
@@ -483,7 +484,8 @@ def train_on_images(
     for k, r in {r.training: r for r in recipes}.items():
         learn = image_learner(dls, r, s, seed)
         epochs = [(losses[0], *z) for losses, *z in fit(learn, s, seed, _lr(r, s)).epochs] if r.trains else []
-        out[k] = Trained(learn.model[1][1] if r.trains else None, epochs, lru_cache(partial(_pooled, learn.model, dls)))
+        out[k] = Trained(learn.model[1][1] if r.trains else None, epochs, lru_cache(partial(_pooled, learn.model, dls)),
+                         learn.model[0])
     return out
 
 def _pooled(model, dls, side):

@@ -1,0 +1,131 @@
+"""The decision against brute force, its promises against simulation, and that no test image has a say in its own threshold."""
+import numpy as np, pandas as pd, pytest
+from hypothesis import given, settings, strategies as st
+from scipy.special import expit
+from bn_imbalance.core import BadInput
+from bn_imbalance.decide import Decision, Goal, calibrate, choose_cut, judged, performance, review_bounds
+from bn_imbalance.metrics import share_weights
+
+problems = st.integers(0, 10**6).map(lambda seed: draw(np.random.default_rng(seed)))
+
+
+def draw(rng):
+    y = np.r_[0, 1, (rng.random(rng.integers(1, 60)) < .2)].astype(int)
+    m = rng.normal(2*y - 1, rng.choice([.3, 1, 3]))
+    return y, np.round(m, 1) if rng.random() < .5 else m
+
+
+def made_up(seed=0, n=400, rare=.06, gap=2.):
+    "Out-of-fold predictions of three seeds"
+    rng, parts = np.random.default_rng(seed), []
+    y = (rng.random(n) < rare).astype(int)
+    for k in range(3):
+        side = rng.permutation(np.repeat(['valid', 'test', ''], [n//3, n//3, n - 2*(n//3)]))
+        z = np.c_[np.zeros(n), rng.normal(gap*y - gap/2, 1)]
+        ids = [f'{i}' for i in range(n)]
+        t = pd.DataFrame(dict(path=ids, digest=ids, group=ids, seed=k, side=side, y=y, z0=z[:, 0], z1=z[:, 1]))
+        parts.append(t[t.side != ''])
+    return pd.concat(parts, ignore_index=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems, st.floats(.01, .99), st.floats(.1, 100))
+def test_costs_are_lowest(problem, share, miss):
+    y, m = problem
+    def cost(cut):
+        w = share_weights(y, share)
+        return (w*((y == 1) & (m <= cut))).sum()*miss + (w*((y == 0) & (m > cut))).sum()
+    every = np.r_[m.min() - 1, np.unique(m)]
+    cut = choose_cut(y, m, Goal(cost_miss=miss, cost_alarm=1), share)
+    assert cost(cut) <= min(map(cost, every)) + 1e-9
+    assert cut not in m # between two images, not on one
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems, st.floats(.05, .99))
+def test_recall_is_reached_with_the_highest_cut(problem, wanted):
+    y, m = problem
+    cut = choose_cut(y, m, Goal(min_recall=wanted), .1)
+    assert (m > cut)[y == 1].mean() >= wanted
+    higher = np.unique(m)[np.unique(m) > cut]
+    if len(higher): assert (m > higher[0])[y == 1].mean() < wanted
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems, st.floats(.01, .99))
+def test_calibration_keeps_the_order_and_is_never_certain(problem, share):
+    y, m = problem
+    n = np.bincount(y)
+    scale, shift = calibrate(y, m, share, n)
+    assert scale >= 0 and np.isfinite([scale, shift]).all()
+    flat, _ = calibrate(y, np.where(y == 1, -1., 1.), share, n) # ranks the wrong way round
+    assert flat == 0
+    sure, shift = calibrate(y, np.where(y == 1, 1., -1.), .5, n) # separates without error
+    p = expit(sure*np.array([-1, 1]) + shift)
+    np.testing.assert_allclose(p, [1/(n[0] + 2), (n[1] + 1)/(n[1] + 2)], atol=.01)
+
+
+def test_calibrated_probabilities_are_frequencies():
+    rng = np.random.default_rng(0)
+    y = (rng.random(20000) < .1).astype(int)
+    m = 3*rng.normal(2*y - 1, 1) + 1.5
+    scale, shift = calibrate(y, m, None, np.bincount(y))
+    p = expit(scale*m + shift)
+    for lo, hi in (0, .05), (.05, .3), (.3, .7), (.7, 1):
+        at = (p >= lo) & (p < hi)
+        assert abs(y[at].mean() - p[at].mean()) < .03
+
+
+@pytest.mark.parametrize('n', [4, 9, 30])
+def test_few_images_promise_what_they_can(n):
+    rng, out = np.random.default_rng(n), []
+    y = np.repeat([0, 1], [300, n])
+    for _ in range(400):
+        low = review_bounds(y, np.c_[0*y, rng.normal(y, 1)], np.arange(len(y)), .9)
+        out.append(np.mean(rng.normal(1, 1, 50) < low[1]))
+    assert np.mean(out) < max(.1, 1/(n + 1)) + .02
+
+
+def test_no_say_in_its_own_threshold():
+    oof, goal = made_up(), Goal(cost_miss=10, cost_alarm=1)
+    first = judged(oof, goal)
+    turned = oof.copy()
+    mine = turned.group.isin(oof.group[(oof.side == 'test') & (oof.seed == 0)])
+    turned.loc[mine, 'y'] = 1 - turned.y[mine] # whatever the labels of seed 0's test images are ...
+    second = judged(turned, goal)
+    for c in 'said', 'flagged', 'probability': # ... they are judged alike
+        assert (first[c][first.seed == 0] == second[c][second.seed == 0]).all()
+
+
+def test_performance_follows_from_its_two_rates():
+    oof, goal = made_up(n=3000), Goal(cost_miss=10, cost_alarm=2, share=.02)
+    p = performance(judged(oof, goal), goal, .02)
+    r, f = p['recall'][0], p['false_alarms'][0]
+    assert p['precision'][0] == pytest.approx(.02*r/(.02*r + .98*f))
+    assert p['f1'][0] == pytest.approx(2*p['precision'][0]*r/(p['precision'][0] + r))
+    assert p['cost'][0] == pytest.approx(.02*(1 - r)*10 + .98*f*2)
+    assert all(lo <= mean <= hi for mean, lo, hi in p.values())
+    assert p['recall'][2] - p['recall'][1] > .01
+
+
+def test_perfect_is_not_certain():
+    t = judged(made_up(gap=40.), Goal())
+    mean, low, high = performance(t, Goal(), .1)['recall']
+    assert mean == 1 and low < .95 and high < 1 # a handful of images
+
+
+@pytest.mark.parametrize('n_classes', [2, 4])
+def test_any_number_of_classes(n_classes):
+    rng = np.random.default_rng(0)
+    d = Decision(2., (0.,)*n_classes, (0.,)*(n_classes - 1) + (1.,), (-1.,)*n_classes, .1)
+    z = rng.normal(size=(50, n_classes))
+    assert d.calibrated(z).shape == z.shape and np.allclose(d.calibrated(z).sum(1), 1)
+    assert (d.labels(z) == (z + np.r_[np.zeros(n_classes - 1), 1]).argmax(1)).all()
+    assert d.review(z).dtype == bool and 0 < d.review(z).mean() < 1
+
+
+@pytest.mark.parametrize('bad', [dict(cost_miss=-1, cost_alarm=1), dict(cost_miss=3), dict(min_recall=95), dict(share=0),
+                                 dict(level=1), dict(cost_miss=1, cost_alarm=1, min_recall=.9), dict(cost_miss=float('inf'), cost_alarm=1)])
+def test_bad_goals(bad):
+    with pytest.raises(BadInput) as e: Goal(**bad)
+    assert '\n' not in str(e.value)
