@@ -24,17 +24,18 @@ from .data import *
 from .report import *
 from .report import _axes, _page, _png, _table, _thumb, _thumbs
 
-# %% ../nbs/api/08_check.ipynb #c19ee14c
+# %% ../nbs/api/08_check.ipynb #11e8bcce
 def glance(
     paths # image files that can be read
 )->tuple[pd.DataFrame, np.ndarray, np.ndarray]: # sizes and modes, hashes (n, 256) bool, thumbnails (n, 768) 0 to 255
     "Size, mode, perceptual hash and thumbnail of every image"
     def one(p):
-        with Image.open(p) as im:
-            row = dict(width=im.width, height=im.height, mode=im.mode, format=im.format, frames=_frames(im),
-                       turned=im.getexif().get(0x0112, 1) != 1)
-            im.draft(None, (256, 256))
-            im = to_rgb(im)
+        with Image.open(p, formats=FORMATS) as f:
+            row = dict(width=f.width, height=f.height, mode=f.mode, format=f.format,
+                       turned=f.getexif().get(0x0112, 1) != 1)
+            f.draft(None, (256, 256))
+            im = to_rgb(f)
+            row['frames'] = _frames(f)
         thumb = np.asarray(im.resize((16, 16), Image.Resampling.BOX), np.float32)
         return row, imagehash.phash(im, 16).hash.ravel(), thumb.ravel()
     paths = list(paths)
@@ -46,7 +47,7 @@ def glance(
 def _frames(im):
     if im.format == 'MPO': return 1 # a photograph with a preview of itself behind it
     try: return getattr(im, 'n_frames', 1)
-    except (OSError, ValueError, SyntaxError, EOFError): return 1
+    except Exception: return 1 # Pillow raises anything where a later page is broken; the first has been read
 
 # %% ../nbs/api/08_check.ipynb #47d7cb46
 NEAR = 24          # of 256 bits; copies that were saved again differ in fewer, different images in more
@@ -262,7 +263,7 @@ def _check_copies(c):
              'each, or give both the same group.')
         told(kind & (label[i] == label[j]) & (group[i] == group[j]), 'know', f' of images with {what}, within a group.')
 
-# %% ../nbs/api/08_check.ipynb #a8cabb5a
+# %% ../nbs/api/08_check.ipynb #64a77112
 def _seen(items, key):
     "Which test images share `key` with a training image?"
     return items[items.split == 'test'][key].isin(set(items[items.split == 'train'][key]))
@@ -283,7 +284,8 @@ def _check_groups(c, own_split):
     text = f'{_count((size > 1).sum(), "group")} of 2 to {size.max()} images.'
     sides = it[it.split != ''].groupby('group').split.nunique()
     if (sides > 1).any():
-        c.say('mend', f'{_count((sides > 1).sum(), "group")} with images on two sides of the split.', sides.index[sides > 1])
+        c.say('mend', f'{_count((sides > 1).sum(), "group")} with images on two sides of the split.',
+              sides.index[sides > 1])
     elif c.data and not own_split:
         alone = c.data.items.assign(group=c.data.items.path)
         torn = it.assign(split=_sides(c, Data(alone, c.name, c.source, c.data.protocol)))
@@ -307,7 +309,7 @@ def _check_leaks(c, thumbs):
         c.say('look', text + ' A CSV file with columns path,label,group can say what belongs together.',
               [' and '.join(hint.examples)])
 
-# %% ../nbs/api/08_check.ipynb #7ba88eb1
+# %% ../nbs/api/08_check.ipynb #edb3ea60
 def _check_recall(c):
     rare, unit = c.data.items[c.data.items.label == 'minority'], 'group' if c.data.grouped else 'image'
     tested = rare[rare.path.isin(c.items.path[c.items.split == 'test'])]
@@ -315,13 +317,13 @@ def _check_recall(c):
     c.tested = tested.group.nunique() or max(1, n_all*load_settings().test_fifths//5), n_all
     (k, a, b), (k_all, low, high) = ((round(.8*n), *recall_interval(round(.8*n), n)) for n in c.tested)
     c.say('look' if high - low > .2 else 'know',
-          f'One test set holds {_count(c.tested[0], unit)} of the minority. If {k} of them are found, the true recall lies '
-          f'anywhere from {a:.2f} to {b:.2f} (95 %). Many seeds together look at all {n_all}: then {k_all} found means '
-          f'{low:.2f} to {high:.2f} at best.')
+          f'One test set holds {_count(c.tested[0], unit)} of the minority. If {k} of them are found, the true recall '
+          f'lies anywhere from {a:.2f} to {b:.2f} (95 %). Many seeds together look at all {n_all}: then {k_all} found '
+          f'means {low:.2f} to {high:.2f} at best.')
 
-# %% ../nbs/api/08_check.ipynb #30ed723e
+# %% ../nbs/api/08_check.ipynb #a66ad9d1
 def check_data(
-    data:str|Path='leaves', # `leaves`, a folder with one sub-folder per class, or a CSV file: path,label[,group][,split]
+    data:str|Path='leaves', # `leaves`, a folder with one sub-folder per class, or a CSV file: path,label[,group,split]
     minority:str=None,      # class name or glob pattern
     majority:str=None,      # class name or glob pattern
     size:int=None           # pixels, for `leaves`
@@ -347,7 +349,9 @@ def check_data(
     flat = _check_images(c, thumbs)
     c.pairs, c.items['alike'] = _find_copies(c.items, hashes, flat)
     _check_copies(c)
-    try: c.data = as_data(pool_classes(good[['path', 'label', 'group']], minority, majority, str(data)), name, str(data))
+    try:
+        pooled = pool_classes(good[['path', 'label', 'group']], minority, majority, str(data))
+        c.data = as_data(pooled, name, str(data))
     except BadInput as e:
         if minority or majority: raise
         c.say('mend' if (classes.images > 0).sum() < 2 else 'know', str(e).removeprefix(f'{data}: '))
@@ -408,7 +412,7 @@ def plot_classes(
         ax.set_title(f'One image of the minority to {ratio:.1f} of the majority', fontsize=11)
     return fig
 
-# %% ../nbs/api/08_check.ipynb #1d7990df
+# %% ../nbs/api/08_check.ipynb #ae9e9661
 def _file(name): return _ID.sub('', Path(name).name)
 
 def _pairs_section(c, n=24):
@@ -441,15 +445,16 @@ def _recall_section(c):
     unit = 'groups' if c.data.grouped else 'images'
     need = next(n for n in range(1, 10_000) if np.diff(recall_interval(.8*n, n)) <= .2)
     return Section(H2('What a recall will mean'),
-        P(f'Recall is the share of the minority that is found. It is measured on the {unit} of the minority in the test '
-          'set. Where they are few, luck decides. The table says within which limits the true recall may lie (95 %).'),
+        P(f'Recall is the share of the minority that is found. It is measured on the {unit} of the minority in the '
+          'test set. Where they are few, luck decides. The table says within which limits the true recall may lie '
+          '(95 %).'),
         _table(recall_table(*c.tested)),
         P('Several seeds, each with its own split, look at other images. When every one has been looked at, the second '
           'row holds. Still more seeds look at the same ones again and narrow nothing. To know a recall of .8 to .1 '
           f'either way takes about {need} {unit} of the minority.'),
         _png(plot_recall(*c.tested), 'Interval of a recall of .8 against the number of images looked at'))
 
-# %% ../nbs/api/08_check.ipynb #447b86b2
+# %% ../nbs/api/08_check.ipynb #92b56cd3
 def write_check(
     c:Check,       # from `check_data`
     out:str|Path,  # the file to write
@@ -464,8 +469,9 @@ def write_check(
     if 'mend' not in set(found.level): parts.append(P(NOTHING))
     for level, g in found.groupby(pd.Categorical(found.level, list(LEVELS)), observed=True):
         parts.append(Section(H2(LEVELS[level]), Ul(*map(finding, g.text, g.names))))
-    parts += [Section(H2('Classes'), _png(plot_classes(c), 'Images per class'), _table(c.classes)), _pairs_section(c),
-              _recall_section(c) if c.tested else '', _sizes_section(c), _looks_section(c)]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning) # a name in letters that the font lacks
+        parts += [Section(H2('Classes'), _png(plot_classes(c), 'Images per class'), _table(c.classes)),
+                  _pairs_section(c), _recall_section(c) if c.tested else '', _sizes_section(c), _looks_section(c)]
     if command: parts.append(P('The same again: ', Code(command)))
-    with warnings.catch_warnings(action='ignore', category=UserWarning): # a name in letters that the font lacks
-        return write_whole(out, _page(title, parts).encode('utf-8', 'replace'))
+    return write_whole(out, _page(title, parts).encode('utf-8', 'replace'))

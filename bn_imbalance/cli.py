@@ -167,7 +167,7 @@ def _show_failures(recs):
     from bn_imbalance.leaderboard import failures
     if len(bad := failures(recs)): print(f'\nFailed and left out\n\n{bad.to_string(index=False)}')
 
-# %% ../nbs/api/09_cli.ipynb #2bf5f7b1
+# %% ../nbs/api/09_cli.ipynb #6257a942
 @command
 def bn_data_fetch(
     data:str='plantvillage', # what to get; there is only this
@@ -184,10 +184,10 @@ def bn_data_fetch(
 
 @command
 def bn_data_check(
-    data:str,                 # leaves (embedded), a folder with one sub-folder per class, or a CSV file: path,label[,group]
-    minority:str=None,        # the rare class: a name or a pattern such as 'Apple___*'; pools what matches
-    majority:str=None,        # the other class: a name or a pattern
-    out:str='bn-check.html'   # the page to write
+    data:str,               # leaves (embedded), a folder with a sub-folder per class, or a CSV file: path,label[,group]
+    minority:str=None,      # the rare class: a name or a pattern such as 'Apple___*'; pools what matches
+    majority:str=None,      # the other class: a name or a pattern
+    out:str='bn-check.html' # the page to write
 ):
     "Look at images before training: what cannot be read, copies, groups, and how sure a recall can be."
     from bn_imbalance.check import check_data, check_text, write_check

@@ -5,8 +5,8 @@ import imagehash, numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from scipy.stats import binomtest
-from bn_imbalance.check import check_data, glance, name_hint, near_pairs, recall_interval, write_check
-from bn_imbalance.core import BadInput
+from bn_imbalance.check import NEAR, check_data, glance, name_hint, near_pairs, recall_interval, write_check
+from bn_imbalance.leaves import leaf_image
 
 RNG = np.random.default_rng(0)
 
@@ -158,15 +158,15 @@ def test_odd_folders(command, tmp_path, recwarn):
     Image.new('RGB', (300, 300), 'red').save(good/'red.png')
     blocks(505, 256).crop((0, 0, 256, 64)).save(good/'wide.png')
     Image.new('RGB', (1, 1)).save(good/'dot.png')
-    bomb(good/'huge.png', 20_000); bomb(good/'large.png', 10_000)
+    bomb(good/'huge.png', 20_000); bomb(good/'large.png', 11_000)
     (good/'circle.png').symlink_to(good/'circle.png'); (good/'deeper').symlink_to(good)
     (good/'text.jpg').write_text('hello'); (root/'empty').mkdir()
     try: blocks(506).save(os.fsdecode(os.fsencode(good) + b'/\xff\xfe.png'))
     except OSError: pass # a file system that wants UTF-8
     c = check_data(root)
     unread = ' '.join(names(c, 'cannot be read'))
-    assert all(o in unread for o in ('dot.png: cannot be read (1x1', 'huge.png: more than 89 million pixels',
-                                     'large.png: more than 89 million', 'circle.png', 'text.jpg: not an image')) and '5 images' in told(c, 'mend', 'cannot')[0]
+    assert all(o in unread for o in ('dot.png: cannot be read (1x1', 'huge.png: cannot be read (Image size (400000000 pixels)',
+                                     'large.png: cannot be read (11000x11000 pixels, the limit', 'circle.png', 'text.jpg: not an image')) and '5 images' in told(c, 'mend', 'cannot')[0]
     assert 'deeper' not in ' '.join(c.items.name)
     assert [Path(names(c, w)[0]).name for w in ('one color', 'frames', 'to be turned', 'twice as long')] == ['red.png', 'moving.gif', 'turned.jpg', 'wide.png']
     assert told(c, 'mend', 'Class empty holds no image') and told(c, 'know', '--minority') == [] # two classes hold images
@@ -222,18 +222,16 @@ def test_no_permission(images):
     (images/'good'/'0.png').chmod(0)
     assert 'Permission denied' in names(check_data(images), 'cannot be read')[0]
     (images/'bad').chmod(0)
-    try:
-        with pytest.raises(BadInput, match='bad: cannot be read'): check_data(images)
+    try: assert len(names(check_data(images), 'cannot be read')) == 2
     finally: (images/'bad').chmod(0o755)
 
 
 def test_a_hash_from_a_fraction_of_a_jpeg_is_the_same(tmp_path):
-    "Large JPEGs are decoded at an eighth; their hash must not tell them from a small copy"
-    im = blocks(1, 1024)
+    "Large JPEGs are decoded at a fraction; their hash must not tell them from a small copy"
+    im = leaf_image(1, True, 1024)
     im.save(tmp_path/'large.jpg'); im.resize((200, 200)).save(tmp_path/'small.png')
     _, h, _ = glance([tmp_path/'large.jpg', tmp_path/'small.png'])
-    assert (h[0] != h[1]).sum() <= 12
-    assert (h[0] != imagehash.phash(im, 16).hash.ravel()).sum() <= 12
+    assert (h[0] != h[1]).sum() <= NEAR/2 and (h[0] != imagehash.phash(im, 16).hash.ravel()).sum() <= NEAR/2
 
 
 def test_page_without_anything_known(tmp_path):
