@@ -412,7 +412,7 @@ def plot_classes(
         ax.set_title(f'One image of the minority to {ratio:.1f} of the majority', fontsize=11)
     return fig
 
-# %% ../nbs/api/08_check.ipynb #ae9e9661
+# %% ../nbs/api/08_check.ipynb #d3b5d7fa
 def _file(name): return _ID.sub('', Path(name).name)
 
 def _pairs_section(c, n=24):
@@ -422,7 +422,7 @@ def _pairs_section(c, n=24):
     def pair(o):
         how = 'the same bytes' if o.bits < 0 else f'{o.bits} of 256 bits differ'
         two = [_thumb(it.path[k], f'{it.label[k]}: {_file(it.name[k])}') for k in (o.i, o.j)]
-        return Div(Div(*two, cls='thumbs'), P(how, cls='soft'), style='width: 232px')
+        return Div(Div(*two, cls='thumbs'), P(how, cls='soft'), style='width: 232px; margin-right: 1rem')
     shown = f', {n} of them' if len(c.pairs) > n else ''
     return Section(H2('Copies'), P(f'{_count(len(c.pairs), "pair")}, those with different labels first{shown}.'),
                    Div(*map(pair, worst.itertuples()), cls='thumbs'))
