@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MIN_SIDE', 'MAX_PIXELS', 'FORMATS', 'SIDES', 'LABELS', 'to_rgb', 'read_image', 'image_files', 'from_folder',
-           'from_csv', 'from_leaves', 'pool_classes', 'check_images', 'Data', 'read_data', 'find_plantvillage',
-           'example_data', 'paper_split', 'fifths_split', 'draw_split', 'imbalanced_block', 'imbalanced_dls']
+           'from_csv', 'from_leaves', 'pool_classes', 'check_images', 'Data', 'read_items', 'as_data', 'read_data',
+           'find_plantvillage', 'example_data', 'paper_split', 'fifths_split', 'draw_split', 'imbalanced_block',
+           'imbalanced_dls']
 
 # %% ../nbs/api/01_data.ipynb #0fdb0f04
 from .core import *
@@ -80,7 +81,7 @@ def image_files(
         for p in (d/o for o in names if os.path.splitext(o)[1].lower() in image_extensions):
             if os.path.isfile(p) or not os.path.exists(p): yield p # a broken link is told as a broken image
 
-# %% ../nbs/api/01_data.ipynb #c9a1b064
+# %% ../nbs/api/01_data.ipynb #1d46e314
 def from_folder(
     root:str|Path # a folder with one sub-folder per class
 )->pd.DataFrame: # columns path, label, group; sorted, so that equal folders give equal tables
@@ -90,8 +91,9 @@ def from_folder(
     except OSError as e: raise BadInput(f'{root}: cannot be read ({e.strerror}).') from e
     if not classes: raise BadInput(f'{root}: no sub-folders. Expected one folder of images per class.')
     groups = _leaf_groups(root/'leaf_groups.csv')
-    rows = []
+    rows, above = [], {root.resolve(), *root.resolve().parents}
     for c in classes:
+        if (root/c).resolve() in above: raise BadInput(f'{root/c}: a link that leads back above it. Remove it.')
         files = sorted(image_files(root/c))
         for f in files or [None]:
             rel = f'{c}/{f.relative_to(root/c).as_posix()}' if f else ''
@@ -216,7 +218,31 @@ class Data:
                 f'{c["minority"]} of the minority ({_some(self.classes("minority"))}), '
                 f'{self.items.group.nunique()} groups')
 
-# %% ../nbs/api/01_data.ipynb #738bada1
+# %% ../nbs/api/01_data.ipynb #b242de5e
+def read_items(
+    data:str|Path='leaves', # `leaves`, a folder with one sub-folder per class, or a CSV file: path,label[,group]
+    size:int=None           # pixels, for `leaves`
+)->tuple[pd.DataFrame, str]: # items with columns path, label, group; a short name
+    "Items from wherever they are"
+    data = str(data)
+    if data == 'leaves': return from_leaves(size), 'leaves'
+    if Path(data).is_dir(): return from_folder(data), Path(data).resolve().name
+    if Path(data).is_file(): return from_csv(data), Path(data).stem
+    raise BadInput(f'{data}: no such folder or file. Give leaves, a folder with one sub-folder per class, '
+                   'or a CSV file.')
+
+def as_data(
+    items:pd.DataFrame, # from `pool_classes`
+    name:str,           # short name; a plant's name wins over it
+    source:str          # what was asked for
+)->Data: # with the protocol that suits it
+    "Pooled items as a data set"
+    plants = {c.split('___')[0] for c in items['class']}
+    village = all('___' in c for c in items['class'])
+    if village and len(plants) == 1: name = plants.pop()
+    return Data(items, name, source, 'paper' if village or name == 'leaves' else 'all')
+
+# %% ../nbs/api/01_data.ipynb #642306a5
 def read_data(
     data:str|Path='leaves', # `leaves`, a folder with one sub-folder per class, or a CSV file: path,label[,group]
     minority:str=None,      # class name or glob pattern
@@ -226,12 +252,7 @@ def read_data(
 )->Data: # checked and pooled
     "Read, pool and check a data set; raises `BadInput` listing every image that cannot be read"
     data = str(data)
-    if data == 'leaves': items, name = from_leaves(size), 'leaves'
-    elif Path(data).is_dir(): items, name = from_folder(data), Path(data).resolve().name
-    elif Path(data).is_file(): items, name = from_csv(data), Path(data).stem
-    else:
-        raise BadInput(f'{data}: no such folder or file. Give leaves, a folder with one sub-folder per class, '
-                       'or a CSV file.')
+    items, name = read_items(data, size)
     items = pool_classes(items, minority, majority, where=data)
     checked = check_images(items.path)
     bad = checked[checked.error != '']
@@ -241,28 +262,27 @@ def read_data(
     items = items.assign(digest=checked.digest)[checked.error == ''].reset_index(drop=True)
     for side in 'majority', 'minority':
         if side not in set(items.label): raise BadInput(f'{data}: no readable image of the {side} is left.')
-    plants = {c.split('___')[0] for c in items['class']}
-    village = all('___' in c for c in items['class'])
-    if village and len(plants) == 1: name = plants.pop()
-    return Data(items, name, data, 'paper' if village or name == 'leaves' else 'all')
+    return as_data(items, name, data)
 
-# %% ../nbs/api/01_data.ipynb #d17f65c0
+# %% ../nbs/api/01_data.ipynb #5f53c6d1
 def find_plantvillage(
+    plant:str='*' # such as Apple; any will do
 )->Path|None: # a folder with class folders such as `Apple___healthy`
     "PlantVillage if it is at hand: in `$BN_IMBALANCE_PLANTVILLAGE`, in the cache, or in `shared` beside the project"
     places = [os.environ.get('BN_IMBALANCE_PLANTVILLAGE'), cache_dir()/'plantvillage']
     places += [p/'shared'/'plantvillage' for p in Path.cwd().resolve().parents]
-    return next((Path(p) for p in places if p and any(Path(p).glob('*___healthy'))), None)
+    return next((Path(p) for p in places if p and any(Path(p).glob(f'{plant}___healthy'))), None)
 
 def example_data(
     plant:str='Apple', # Apple, Pepper,_bell or Tomato
     show:bool=True     # print which data it is?
 )->Data: # the plant's leaves, or the embedded ones
     "A plant of PlantVillage if it is at hand, otherwise the embedded leaves"
-    root = find_plantvillage()
+    root = find_plantvillage(plant)
     if root: data = read_data(root, majority=f'{plant}___healthy', minority=f'{plant}___*')
     else: data = read_data('leaves')
-    if show: print(f'PlantVillage, {plant}' if root else 'PlantVillage is not here: the embedded leaves')
+    if show: print(f'PlantVillage, {plant}' if root else 'PlantVillage is not here: the embedded leaves. To get it: '
+                   f'bn-data fetch plantvillage --plants {plant.split(",")[0].lower()}')
     return data
 
 # %% ../nbs/api/01_data.ipynb #d5935e07

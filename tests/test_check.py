@@ -1,0 +1,243 @@
+"""What `bn-data check` must notice, what it must not suspect, and the odd things that folders hold."""
+import os, struct, zlib
+from pathlib import Path
+import imagehash, numpy as np, pandas as pd, pytest
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+from scipy.stats import binomtest
+from bn_imbalance.check import NEAR, check_data, glance, name_hint, near_pairs, recall_interval, write_check
+from bn_imbalance.leaves import leaf_image
+
+RNG = np.random.default_rng(0)
+
+
+def blocks(seed, size=64):
+    "A picture unlike all others"
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(np.kron(rng.integers(0, 255, (8, 8, 3)), np.ones((size//8, size//8, 1))).astype(np.uint8))
+
+
+def write_classes(root, n_good=40, n_bad=12, name='{}.png'):
+    for label, n, start in ('good', n_good, 0), ('bad', n_bad, 1000):
+        (root/label).mkdir(parents=True)
+        for i in range(n): blocks(start + i).save(root/label/name.format(3*i))
+    return root
+
+
+@pytest.fixture
+def images(tmp_path): return write_classes(tmp_path/'images')
+
+
+def told(c, level, *words): return [t for l, t, _ in c.findings if l == level and all(w in t for w in words)]
+def names(c, *words): return next(e for _, t, e in c.findings if all(w in t for w in words))
+
+
+def test_nothing_is_found_where_nothing_is_wrong(images):
+    c = check_data(images)
+    assert not told(c, 'mend') and c.data.counts == {'majority': 40, 'minority': 12} and c.pairs.empty
+    assert [l for l, *_ in c.findings] == ['know', 'look'] # small images, few of the minority
+    assert c.tested[1] == 12 and 2 <= c.tested[0] <= 3
+
+
+def test_copies(images):
+    (images/'good'/'copy.png').write_bytes((images/'good'/'0.png').read_bytes())
+    blocks(1).resize((48, 48)).save(images/'good'/'again.jpg', quality=60)
+    blocks(1000).save(images/'good'/'wrong.bmp')
+    c = check_data(images)
+    assert names(c, 'the same bytes') == ['good/0.png and good/copy.png']
+    assert names(c, 'almost the same picture. Keep') == ['good/3.png and good/again.jpg']
+    assert told(c, 'mend', 'almost the same picture and different labels') and len(c.pairs) == 3
+    assert names(c, 'different labels') == ['bad/0.png and good/wrong.bmp']
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 600), st.integers(0, 40), st.integers(0, 10**6))
+def test_near_pairs_against_brute_force(n, limit, seed):
+    rng = np.random.default_rng(seed)
+    h = rng.random((n, 256)) > .5
+    h[n//2:] = h[:n - n//2] ^ (rng.random((n - n//2, 256)) < .1) # near copies, about 26 bits off
+    d = (h[:, None] != h[None]).sum(2) if n <= 200 else np.array([(h != row).sum(1) for row in h])
+    i, j = np.nonzero(np.triu(d <= limit, 1))
+    found = near_pairs(h, limit)
+    assert sorted(map(tuple, found.tolist())) == sorted(zip(i.tolist(), j.tolist(), d[i, j].tolist()))
+
+
+def test_a_thousand_equal_images_fill_no_memory():
+    assert 100_000 < len(near_pairs(np.zeros((3000, 256), bool))) < 1_000_000
+
+
+def test_copies_in_training_and_test(tmp_path):
+    root = write_classes(tmp_path/'images')
+    for i in range(20): blocks(i).save(root/'good'/f'copy{3*i}.bmp')
+    c = check_data(root)
+    leak = [t for _, t, _ in c.findings if 'have a copy in training' in t]
+    side = c.items.set_index('name').split
+    want = sum({side[f'good/{3*i}.png'], side[f'good/copy{3*i}.bmp']} == {'train', 'test'} for i in range(20))
+    assert want and leak == [f'{want} of {(side == "test").sum()} test images have a copy in training.']
+
+
+def test_given_groups(tmp_path, command):
+    root = write_classes(tmp_path/'images')
+    rows = [(p.relative_to(tmp_path).as_posix(), p.parent.name, str(k // 2)) for k, p in enumerate(sorted(root.glob('*/*')))]
+    table = pd.DataFrame(rows, columns=['path', 'label', 'group'])
+    table.to_csv(tmp_path/'items.csv', index=False)
+    c = check_data(tmp_path/'items.csv')
+    assert told(c, 'know', '26 groups of 2 to 2 images', 'No group is on two sides', 'If they were forgotten')
+    assert c.tested[1] == 6 and told(c, 'look', 'groups of the minority')
+    table['split'] = np.where(np.arange(len(table)) % 3 == 0, 'test', 'train')
+    table.to_csv(tmp_path/'items.csv', index=False)
+    c = check_data(tmp_path/'items.csv')
+    torn = table.groupby('group').split.nunique().gt(1).sum()
+    assert told(c, 'mend', f'{torn} groups with images on two sides of the split') and not told(c, 'know', 'two sides')
+    code, text, err = command('bn-data', 'check', tmp_path/'items.csv', '--out', tmp_path/'p.html')
+    assert code == 0 and 'two sides of the split' in ' '.join(text.split()), err
+
+
+def suspected(files, drift=0., seed=0):
+    "Is there a hint for these files, if those that follow each other look alike by `drift`?"
+    rng = np.random.default_rng(seed)
+    thumbs, now = [], rng.normal(size=768)
+    for _ in files:
+        now = drift*now + (1 - drift**2)**.5*rng.normal(size=768)
+        thumbs.append(now)
+    items = pd.DataFrame({'path': files, 'label': [Path(f).parent.parts[0] for f in files], 'group': files})
+    return name_hint(items, np.array(thumbs))
+
+
+def test_names_that_suggest_groups():
+    h = suspected([f'a/leaf{i}_{j}.jpg' for i in range(30) for j in range(3)])
+    assert '90 images share 30 names' in h.text and len(h.pairs) == 60 and len({n.split('_')[0] for n in h.examples}) == 1
+    assert '60 images share 30 names' in suspected([f'a/leaf {i} ({j}).jpg' for i in range(20) for j in (1, 2)] + [f'b/leaf {i} ({j}).jpg' for i in range(10) for j in (1, 2)]).text
+    assert 'share 20 names' in suspected([f'a/leaf{i}{j}.jpg' for i in range(20) for j in 'abc']).text
+    assert '60 images lie in 12 folders' in suspected([f'a/patient{i}/{j}.jpg' for i in range(12) for j in range(5)]).text
+    camera = [f'a/0000000{k % 10}-1111-2222-3333-44444444444{k % 7}___FREC_Scab {k + k // 9}.JPG' for k in range(300)]
+    h = suspected(camera, drift=.5)
+    assert 'numbered in' in h.text and 'FREC_Scab' in h.examples[0]
+
+
+@pytest.mark.parametrize('files', [
+    [f'a/{k:04d}.jpg' for k in range(400)],                              # an index
+    [f'a/IMG_{k}.jpg' for k in range(400)],                              # a camera, no likeness
+    [f'{c}/{c}_{k}.jpg' for c in 'abcdefgh' for k in range(15)],         # the class and an index
+    [f'a/{np.random.default_rng(k).bytes(8).hex()}.jpg' for k in range(400)], # checksums
+    [f'a/{k:08x}-1111-2222-3333-444444444444.jpg' for k in range(400)],  # uuids
+    [f'{s}/{k}.jpg' for s in ('good', 'bad') for k in range(3)],         # too few to tell
+    ['a/x.jpg'], ['a/x.jpg', 'b/y.jpg'],
+], ids=str)
+def test_names_that_suggest_nothing(files): assert suspected(files) is None
+
+
+def test_groups_that_are_given_are_not_suspected():
+    files = [f'a/leaf{i}_{j}.jpg' for i in range(30) for j in range(3)]
+    items = pd.DataFrame({'path': files, 'label': 'a', 'group': [f.split('_')[0] for f in files]})
+    assert name_hint(items, RNG.normal(size=(90, 768))) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 2000), st.floats(0, 1))
+def test_interval_is_scipys(n, share):
+    k = round(share*n)
+    ci = binomtest(k, n).proportion_ci(.95, 'exact')
+    np.testing.assert_allclose(recall_interval(k, n), (ci.low, ci.high), atol=1e-9)
+    low, high = recall_interval(k, n)
+    assert 0 <= low <= k/n <= high <= 1
+
+
+def bomb(path, side):
+    "A PNG of a few bytes that says it is `side` x `side`"
+    chunk = lambda t, d: struct.pack('>I', len(d)) + t + d + struct.pack('>I', zlib.crc32(t + d))
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0)) +
+                     chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b''))
+
+
+def test_odd_folders(command, tmp_path, recwarn):
+    root = write_classes(tmp_path/'odd', name='bild {} ü ☘.png')
+    (root/'good').rename(root/'gut $x$ <b>'); good = root/'gut $x$ <b>'
+    turned = blocks(501, 256); exif = turned.getexif(); exif[0x0112] = 6; turned.save(good/'turned.jpg', exif=exif)
+    blocks(502).save(good/'moving.gif', save_all=True, append_images=[blocks(503), blocks(504)])
+    Image.new('RGB', (300, 300), 'red').save(good/'red.png')
+    blocks(505, 256).crop((0, 0, 256, 64)).save(good/'wide.png')
+    Image.new('RGB', (1, 1)).save(good/'dot.png')
+    bomb(good/'huge.png', 20_000); bomb(good/'large.png', 11_000)
+    (good/'circle.png').symlink_to(good/'circle.png'); (good/'deeper').symlink_to(good)
+    (good/'text.jpg').write_text('hello'); (root/'empty').mkdir()
+    try: blocks(506).save(os.fsdecode(os.fsencode(good) + b'/\xff\xfe.png'))
+    except OSError: pass # a file system that wants UTF-8
+    c = check_data(root)
+    unread = ' '.join(names(c, 'cannot be read'))
+    assert all(o in unread for o in ('dot.png: cannot be read (1x1', 'huge.png: cannot be read (Image size (400000000 pixels)',
+                                     'large.png: more pixels than the limit', 'circle.png', 'text.jpg: not an image')) and '5 images' in told(c, 'mend', 'cannot')[0]
+    assert 'deeper' not in ' '.join(c.items.name)
+    assert [Path(names(c, w)[0]).name for w in ('one color', 'frames', 'to be turned', 'twice as long')] == ['red.png', 'moving.gif', 'turned.jpg', 'wide.png']
+    assert told(c, 'mend', 'Class empty holds no image') and told(c, 'know', '--minority') == [] # two classes hold images
+    code, text, err = command('bn-data', 'check', root, '--out', tmp_path/'page.html')
+    page = (tmp_path/'page.html').read_text()
+    assert code == 0 and 'huge.png' in text and '<b>' not in page.replace('&lt;b&gt;', '') and '<script' not in page and 'http' not in page
+    assert not [w for w in recwarn if 'Glyph' in str(w.message) or 'Decompression' in str(w.message)]
+
+
+def test_findings_that_need_no_images_to_see(tmp_path):
+    for side in 'train', 'test': write_classes(tmp_path/'sides'/side, 3, 2)
+    assert told(check_data(tmp_path/'sides'), 'mend', 'look like sides of a split')
+    for p in write_classes(tmp_path/'once', 20, 5).glob('bad/*'):
+        if p.name != '0.png': p.unlink()
+    c = check_data(tmp_path/'once')
+    assert told(c, 'mend', 'Class bad has one image') and told(c, 'mend', 'No split can be drawn', 'at least 5 images')
+    for p in (tmp_path/'once'/'good').iterdir(): p.unlink()
+    assert told(check_data(tmp_path/'once'), 'mend', 'one class only')
+
+
+def test_shortcuts(tmp_path):
+    root = write_classes(tmp_path/'images')
+    for p in (root/'bad').glob('*.png'):
+        Image.open(p).convert('L').resize((80, 80)).save(p.with_suffix('.jpg')); p.unlink()
+    c = check_data(root)
+    assert [bool(told(c, 'look', f'may learn the {w}')) for w in ('size', 'mode', 'format')] == [True]*3
+
+
+def test_only_what_is_asked_about(tmp_path):
+    root = write_classes(tmp_path/'images')
+    (root/'other').mkdir(); (root/'other'/'x.png').write_text('broken')
+    c = check_data(root, minority='bad', majority='good')
+    assert list(c.classes.index) == ['bad', 'good'] and not told(c, 'mend')
+    assert told(check_data(root), 'mend', 'cannot be read') and told(check_data(root), 'mend', 'Class other')
+
+
+def test_bad_input_is_one_line(command, images, tmp_path):
+    (tmp_path/'none'/'a').mkdir(parents=True); (tmp_path/'bare').mkdir(); (tmp_path/'file').write_text('')
+    (tmp_path/'broken'/'a').mkdir(parents=True); (tmp_path/'broken'/'a'/'x.png').write_text('')
+    (tmp_path/'loop'/'a').mkdir(parents=True); (tmp_path/'loop'/'b').symlink_to(tmp_path/'loop')
+    (tmp_path/'lines.csv').write_text('path,lable\n')
+    for args, message in (([tmp_path/'nowhere'], 'no such folder'), ([tmp_path/'bare'], 'no sub-folders'), ([tmp_path/'none'], 'no images'),
+                          ([tmp_path/'broken'], 'none of its 1 images can be read'), ([tmp_path/'loop'], 'leads back above it'),
+                          ([tmp_path/'lines.csv'], 'column label is missing'), ([images, '--minority', 'bda'], 'Did you mean bad?'),
+                          ([images, '--out', tmp_path/'file'/'p.html'], 'cannot be written')):
+        code, text, err = command('bn-data', 'check', *args, *([] if '--out' in args else ['--out', tmp_path/'p.html']))
+        assert code == 1 and message in err and err.strip().count('\n') == 0 and 'Traceback' not in err, (args, err)
+    assert not (tmp_path/'p.html').exists()
+
+
+@pytest.mark.skipif(os.name != 'posix' or os.geteuid() == 0, reason='root may read everything')
+def test_no_permission(images):
+    (images/'good'/'0.png').chmod(0)
+    assert 'Permission denied' in names(check_data(images), 'cannot be read')[0]
+    (images/'bad').chmod(0)
+    try: assert len(names(check_data(images), 'cannot be read')) == 2
+    finally: (images/'bad').chmod(0o755)
+
+
+def test_a_hash_from_a_fraction_of_a_jpeg_is_the_same(tmp_path):
+    "Large JPEGs are decoded at a fraction; their hash must not tell them from a small copy"
+    im = leaf_image(1, True, 1024)
+    im.save(tmp_path/'large.jpg'); im.resize((200, 200)).save(tmp_path/'small.png')
+    _, h, _ = glance([tmp_path/'large.jpg', tmp_path/'small.png'])
+    assert (h[0] != h[1]).sum() <= NEAR/2 and (h[0] != imagehash.phash(im, 16).hash.ravel()).sum() <= NEAR/2
+
+
+def test_page_without_anything_known(tmp_path):
+    root = write_classes(tmp_path/'images')
+    (root/'third').mkdir(); blocks(7).save(root/'third'/'x.png')
+    c = check_data(root)
+    assert c.data is None and c.tested is None
+    page = write_check(c, tmp_path/'sub'/'page.html', 'bn-data check x').read_text()
+    assert 'third' in page and 'bn-data check x' in page and 'What a recall will mean' not in page
