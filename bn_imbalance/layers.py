@@ -33,12 +33,17 @@ class FinalBatchNorm(nn.Sequential):
         self.linear = linear
         if place != 'features': self.after = bn(linear.out_features)
 
-# %% ../nbs/api/01_layers.ipynb #54e32dc5
+# %% ../nbs/api/01_layers.ipynb #c0340e71
 def find_classifier(
-    model:nn.Module, # a classifier
-    example=None     # what the model is called with: a batch of inputs, a tuple of arguments, or a dict of named ones
+    model,       # a classifier (nn.Module), or a fastai Learner, whose validation set gives the example
+    example=None # what the model is called with: a batch of inputs, a tuple of arguments, or a dict of named ones
 )->str: # name of the layer in the model
     "The Linear layer that makes the logits; raises `BadInput` where that is not clear"
+    if hasattr(model, 'create_opt'): # a Learner, by its looks: fastai is not imported here
+        dl, device = model.dls.valid, next(model.model.parameters()).device
+        with torch.random.fork_rng(devices=[]): # to look draws no random numbers from what comes after
+            if example is None: example = tuple(x[:2].to(device) for x in dl.one_batch()[:getattr(dl, 'n_inp', 1)])
+        model = model.model
     if there := [n for n, m in model.named_modules() if isinstance(m, FinalBatchNorm)]:
         raise BadInput(f'there is a final batch normalization at {there[0] or "the top"} already. fold_final_bn takes it out.')
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
@@ -105,9 +110,9 @@ def _replaced(model, name, new):
     model.set_submodule(name, new)
     return model
 
-# %% ../nbs/api/01_layers.ipynb #8a93af5f
+# %% ../nbs/api/01_layers.ipynb #c27a71fe
 def _add_to_learner(learn, place, momentum, affine, example, layer):
-    if layer is None: layer = find_classifier(learn.model, _two_items(learn) if example is None else example)
+    if layer is None: layer = find_classifier(learn, example)
     learn.model = add_final_bn(learn.model, place, momentum, affine, layer=layer)
     new = learn.model.get_submodule(layer)
     try: lacking = _renew_optimizer(learn, new)
@@ -118,10 +123,6 @@ def _add_to_learner(learn, place, momentum, affine, example, layer):
         raise BadInput(f'the optimizer does not get the weights of the new layer {layer} ({lacking}). Give the Learner '
                        'another splitter, such as fastai\'s trainable_params.')
     return learn
-
-def _two_items(learn):
-    dl, device = learn.dls.valid, next(learn.model.parameters()).device
-    return tuple(x[:2].to(device) for x in dl.one_batch()[:getattr(dl, 'n_inp', 1)])
 
 def _renew_optimizer(learn, layer):
     "A new optimizer, frozen as the old one was; returns what is wrong with it"
