@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-# %% ../nbs/api/08_estimator.ipynb #64262918
+# %% ../nbs/api/08_estimator.ipynb #73235d59
 class FinalBNClassifier(ClassifierMixin, BaseEstimator):
     "A linear classifier trained with a final batch normalization; give it standardized features"
     def __init__(self,
@@ -43,12 +43,12 @@ class FinalBNClassifier(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2: raise BadInput(f'y holds one class only, {self.classes_[0]}: two are needed at least.')
+        if len(self.classes_) < 2: raise BadInput(f'y holds one class only, {self.classes_[0]}. Two are needed.')
         s = load_settings(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, weight_decay=self.weight_decay,
                           bn_affine=self.affine)
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
         rng = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31 - 1)))
-        linear = nn.Linear(X.shape[1], len(self.classes_))
+        linear = nn.utils.skip_init(nn.Linear, X.shape[1], len(self.classes_)) # draws nothing from the global generator
         nn.init.normal_(linear.weight, 0, .01, generator=rng), nn.init.zeros_(linear.bias)
         model = linear if self.place is None else FinalBatchNorm(linear, self.place, s.bn_momentum, s.bn_affine)
         x = torch.tensor(X)

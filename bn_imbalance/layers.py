@@ -33,7 +33,7 @@ class FinalBatchNorm(nn.Sequential):
         self.linear = linear
         if place != 'features': self.after = bn(linear.out_features)
 
-# %% ../nbs/api/01_layers.ipynb #c0340e71
+# %% ../nbs/api/01_layers.ipynb #06677358
 def find_classifier(
     model,       # a classifier (nn.Module), or a fastai Learner, whose validation set gives the example
     example=None # what the model is called with: a batch of inputs, a tuple of arguments, or a dict of named ones
@@ -45,13 +45,15 @@ def find_classifier(
             if example is None: example = tuple(x[:2].to(device) for x in dl.one_batch()[:getattr(dl, 'n_inp', 1)])
         model = model.model
     if there := [n for n, m in model.named_modules() if isinstance(m, FinalBatchNorm)]:
-        raise BadInput(f'there is a final batch normalization at {there[0] or "the top"} already. fold_final_bn takes it out.')
+        raise BadInput(f'there is a final batch normalization already, {there[0] or "the model itself"}. fold_final_bn '
+                       'takes it out.')
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    if not linears: raise BadInput('the model has no Linear layer, so there is no place for a final batch normalization.')
-    if example is None: found = [n for n, m in linears.items() if m.out_features == [*linears.values()][-1].out_features]
+    if not linears: raise BadInput('the model has no Linear layer, and so no place for a final batch normalization.')
+    n_out = [*linears.values()][-1].out_features
+    if example is None: found = [n for n, m in linears.items() if m.out_features == n_out]
     else: found = _returned(model, linears, example)
     if len(found) == 1: return found[0]
-    what = f'several may make the logits: {", ".join(found)}' if found else 'the model returns the result of none of them'
+    what = f'these may make the logits: {", ".join(found)}' if found else 'the model returns the result of none of them'
     raise BadInput(f'which Linear layer is the classifier? Here {what}. Name it with layer=...'
                    + (', or give an example of the input.' if example is None else '.'))
 

@@ -50,7 +50,7 @@ def _judged(logits, y, c):
     m = margin(logits, c).round(6)
     return dict(y=(y == c).astype(int).tolist(), logits=np.stack([0*m, m], 1).tolist())
 
-# %% ../nbs/api/08_learners.ipynb #3015d29c
+# %% ../nbs/api/08_learners.ipynb #0fcdfc41
 def compare_learner(
     learn,               # a fastai Learner; its model returns logits (batch, n_classes)
     recipes=None,        # recipes or their names; None: those of the settings that fit
@@ -60,7 +60,7 @@ def compare_learner(
     layer:str=None,      # name of the last Linear layer; None: find it, see `find_classifier`
     name:str='learner'   # of the data, in tables
 )->list[dict]: # records as from `compare`, for `results`
-    "Run recipes on copies of a Learner; raises `BadInput` for a recipe that does not fit and where there is no test set"
+    "Run recipes on copies of a Learner; raises `BadInput` if a recipe does not fit or there is no test set"
     s = load_settings()
     asked = get_recipes(s.recipes if recipes is None else [getattr(r, 'name', r) for r in recipes])
     if recipes is None: asked = [r for r in asked if fits_any_learner(r)]
@@ -68,7 +68,7 @@ def compare_learner(
         if not fits_any_learner(r): raise BadInput(f'recipe {r.name}: it cannot be put on a Learner. Use compare.')
     if test is None:
         if len(learn.dls.loaders) < 3:
-            raise BadInput('there is no test set. Give one with labels: test=learn.dls.test_dl(items, with_labels=True).')
+            raise BadInput('there is no test set. Give one: test=learn.dls.test_dl(items, with_labels=True).')
         test = learn.dls[2]
     if layer is None: layer = find_classifier(learn)
     counts = np.bincount(_labels(learn.dls.train_ds)).tolist()
@@ -83,7 +83,8 @@ def compare_learner(
         sides = dict(valid=(zv, yv), test=(zt, yt))
         config = dict(data=dict(name=name), recipe=dict(name=r.name, final_bn=r.final_bn), seed=seed,
                       settings=dict(head='own', arch=type(learn.model).__name__, epochs=epochs))
-        out.append(dict(format=2, config=config, versions=run_versions(), seconds=round(time.time() - start, 3), note=None,
-                        failed=failed, history=[],
-                        **{k: None if failed else _judged(after(z), y, rare) for k, (z, y) in sides.items()}))
+        seconds = round(time.time() - start, 3)
+        sides = {k: None if failed else _judged(after(z), y, rare) for k, (z, y) in sides.items()}
+        out.append(dict(format=2, config=config, versions=run_versions(), seconds=seconds, note=None, failed=failed,
+                        history=[], **sides))
     return out
