@@ -134,7 +134,7 @@ def _renew_optimizer(learn, layer):
     known = {id(p) for ps in learn.opt.param_lists for p in ps}
     return '' if all(id(p) in known for p in layer.parameters()) else 'they are in none of its groups'
 
-# %% ../nbs/api/01_layers.ipynb #7e30692c
+# %% ../nbs/api/01_layers.ipynb #eda52295
 def fold_final_bn(
     model:nn.Module # with a `FinalBatchNorm`, or with a Linear layer last up to batch normalization and dropout
 )->nn.Module: # a copy in evaluation mode that computes the same without those layers
@@ -166,7 +166,8 @@ def _folded(linear, before, after):
     if after:
         scale, shift = _scale_shift(after)
         w, b = w * scale[:, None], b * scale + shift
-    new = nn.Linear(linear.in_features, linear.out_features, device=w.device, dtype=linear.weight.dtype).eval()
+    new = nn.utils.skip_init(nn.Linear, linear.in_features, linear.out_features, device=w.device,
+                             dtype=linear.weight.dtype).eval() # draws no random numbers
     new.load_state_dict({'weight': w, 'bias': b})
     return new
 
