@@ -1,0 +1,79 @@
+"Remedies on a Learner of one's own: what is copied, what is shared, what is judged."
+import copy
+import numpy as np, pytest, torch
+from torch import nn
+from fastai.vision.all import CrossEntropyLossFlat, DataLoaders, Learner, MixUp, TfmdDL, accuracy
+from bn_imbalance.core import BadInput
+from bn_imbalance.leaderboard import leaderboard, results
+from bn_imbalance.learners import compare_learner, fits_any_learner
+from bn_imbalance.recipes import recipes
+
+def dl(n, rare=None, n_classes=2, seed=0, **kwargs):
+    "Blobs; class `rare` has two rows in twelve"
+    rng = np.random.default_rng(seed)
+    others = [c for c in range(n_classes) if c != rare]
+    y = np.array([rare if i % 12 < 2 else others[i % len(others)] for i in range(n)])
+    x = rng.normal(size=(n, 4)) + np.eye(4)[y]*2
+    return TfmdDL([*zip(torch.tensor(x).float(), torch.tensor(y))], bs=16, **kwargs)
+
+def learner(rare=1, n_classes=2, **kwargs):
+    torch.manual_seed(0)
+    dls = DataLoaders(dl(96, rare, n_classes, shuffle=True, drop_last=True), dl(48, rare, n_classes, 1), dl(48, rare, n_classes, 2))
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, n_classes))
+    return Learner(dls, net, loss_func=CrossEntropyLossFlat(), lr=1e-2, **kwargs)
+
+def briefly(learn): learn.fit_one_cycle(1)
+names = [r.name for r in recipes.values() if fits_any_learner(r)]
+
+
+def test_every_recipe_that_fits():
+    learn = learner(metrics=accuracy)
+    before, cbs, loss, rng = copy.deepcopy(learn.model.state_dict()), list(learn.cbs), learn.loss_func, torch.get_rng_state()
+    recs = compare_learner(learn, names, seeds=1, train=briefly) + compare_learner(learn, ['plain', 'final_bn'], seeds=2, train=briefly)[1::2]
+    df = results(recs)
+    assert len(df) == len(names) + 2 and set(leaderboard(df).index) == set(names)
+    assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
+    assert learn.cbs == cbs and learn.loss_func is loss and torch.equal(rng, torch.get_rng_state())
+    assert all(len(r['test']['y']) == 48 and sum(r['test']['y']) == 8 for r in recs)
+    z = {(r['config']['recipe']['name'], r['config']['seed']): r['test']['logits'] for r in recs}
+    assert z['plain', 0] != z['plain', 1] != z['final_bn', 1]
+    alone = compare_learner(learn, ['final_bn'], seeds=2, train=briefly) # the numbers depend on the seed alone
+    assert [r['test']['logits'] for r in alone] == [z['final_bn', 0], z['final_bn', 1]]
+
+
+@pytest.mark.parametrize('rare,n_classes', [(0, 2), (1, 2), (2, 4)])
+def test_the_rarest_class_is_the_minority(rare, n_classes):
+    rec, = compare_learner(learner(rare, n_classes), ['weighted'], seeds=1, train=lambda l: l.fit_one_cycle(15))
+    z, y = np.array(rec['test']['logits']), np.array(rec['test']['y'])
+    assert z.shape == (48, 2) and y.sum() == 8
+    assert results([rec]).auroc[0] > .7
+
+
+def test_own_callbacks_and_freezing():
+    learn = learner(cbs=MixUp(), splitter=lambda m: [list(m[0].parameters()), list(m[2].parameters())])
+    learn.freeze()
+    seen = []
+    def train(l):
+        briefly(l)
+        seen.append((l.model[0].weight.equal(learn.model[0].weight), l.opt.frozen_idx, l.mix_up.learn is l))
+    compare_learner(learn, ['final_bn', 'plain'], seeds=1, train=train)
+    assert seen == [(True, 1, True)]*2
+
+
+def test_bad_input():
+    learn = learner()
+    with pytest.raises(BadInput, match='oversampling.*Use compare'): compare_learner(learn, ['oversampling'])
+    with pytest.raises(BadInput, match='no such recipe'): compare_learner(learn, ['unknown'])
+    learn.dls = DataLoaders(*learn.dls.loaders[:2])
+    with pytest.raises(BadInput, match='no test set'): compare_learner(learn)
+    with pytest.raises(BadInput, match='A class is missing'):
+        learn.dls = DataLoaders(TfmdDL([(torch.zeros(4), torch.tensor(0))]*16, bs=8), learn.dls.valid)
+        compare_learner(learn, ['plain'], test=learn.dls.valid)
+
+
+def test_divergence_is_a_failed_run():
+    def explode(l):
+        with torch.no_grad(): l.model[2].bias.fill_(float('nan'))
+    rec, = compare_learner(learner(), ['plain'], seeds=1, train=explode)
+    assert 'diverged' in rec['failed'] and rec['test'] is None
+    with pytest.raises(BadInput, match='every run failed'): results([rec])
