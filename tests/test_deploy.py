@@ -367,10 +367,11 @@ def test_own_images(tmp_path):
     bin_.mkdir()
     for name in 'bn-data', 'bn-compare', 'bn-fit', 'bn-predict', 'bn-export':
         f = name.replace('-', '_')
-        body = f'import sys; sys.argv[0] = {name!r}\nfrom bn_imbalance import cli\ncli.{f}.cli()' if hasattr(cli, f) else ''
+        body = f'import sys; sys.argv[0] = {name!r}\nfrom bn_imbalance import cli\nif __name__ == "__main__": cli.{f}.cli()' if hasattr(cli, f) else ''
         (bin_/name).write_text(f'#!{sys.executable}\n{body}\n')
         (bin_/name).chmod(0o755)
-    (bin_/'python').symlink_to(sys.executable)
+    (bin_/'python').write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n') # a link would lose the virtual environment
+    (bin_/'python').chmod(0o755)
     root, start = Path(__file__).parents[1], time.time()
     env = {**os.environ, 'PATH': f'{bin_}:{os.environ["PATH"]}', 'PYTHONPATH': str(root)}
     r = subprocess.run(['bash', root/'examples'/'own_images.sh', tmp_path/'work'], capture_output=True, text=True, env=env)
