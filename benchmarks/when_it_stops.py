@@ -69,8 +69,9 @@ def digits(s, seeds):
             st = replace(s, head=head)
             dls = DataLoaders(*[TensorDL(x[i], torch.tensor(y[i]), bs=64 if k == 0 else len(i), shuffle=k == 0, drop_last=k == 0, num_workers=0)
                                 for k, i in enumerate(sides)], device='cpu')
-            trained = train_heads(dls, PAIR, st, seed)
-            for r in PAIR:
+            recipes = [*PAIR, *get_recipes('final_bn_exact, final_bn_no_affine')]
+            trained = train_heads(dls, recipes, st, seed)
+            for r in recipes:
                 rec = judge(r, trained[r.training], {side: y[i] for side, i in zip(SIDES, sides)}, st, seed)
                 yield dict(experiment='digits', value={'plain': 'small network', 'linear': 'one layer'}[head], data='digits', recipe=r.name,
                            seed=seed, **record_metrics(rec))

@@ -112,7 +112,7 @@ def quality_text(
              if not m.startswith('f1')} for _, r in lb.iterrows()]
     return pd.DataFrame(rows, lb.index)
 
-# %% ../nbs/api/07_leaderboard.ipynb #19e70a99
+# %% ../nbs/api/07_leaderboard.ipynb #fa106313
 def _listed(names):
     names = list(names)
     return names[0] if len(names) == 1 else f'{", ".join(names[:-1])} and {names[-1]}'
@@ -124,7 +124,10 @@ def verdict(
     lb, n = leaderboard(df), df.seed.nunique()
     best, f1 = lb.index[0], lambda r: with_interval(lb.loc[r], 'f1_minority')
     runs = f'{n} {"run" if n == 1 else "runs"}'
-    out = [f'Use {best}: its mean F1 of the minority is {f1(best)} over {runs}.']
+    better = best == 'plain' or 'plain' not in lb.index or n == 1 or lb.loc[best, ('vs_plain', 'low')] > 0
+    out = [f'Use {best}: its mean F1 of the minority is {f1(best)} over {runs}.' if better else
+           'No remedy is seen to be better than plain training. '
+           f'The best mean F1 of the minority is that of {best}, {f1(best)} over {runs}.']
     if n == 1: return [f'{out[0]} One run is too few to say more.']
     tied = [r for r in lb.index[1:] if lb.loc[r, ('vs_best', 'high')] >= 0]
     if tied: out.append(f'Not distinguishable from it: {_listed(tied)}.')
@@ -135,7 +138,7 @@ def verdict(
     worse = [r for r in others if lb.loc[r, ('vs_plain', 'high')] < 0]
     same = [r for r in others if lb.loc[r, ('vs_plain', 'low')] <= 0 <= lb.loc[r, ('vs_plain', 'high')]]
     bother = []
-    if same: bother.append(f'Do not bother with {_listed(same)}: no difference to plain training can be seen.')
+    if same and better: bother.append(f'Do not bother with {_listed(same)}: no difference to plain training can be seen.')
     if worse: bother.append(f'Worse than plain training: {_listed(worse)}.')
     paras = [' '.join(out), ' '.join(bother), _rank_or_cut(df, lb, best), _if_rare(df, lb, best), _how_sure(lb, n)]
     return [p for p in paras if p]
