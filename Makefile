@@ -16,7 +16,7 @@ demo: setup
 test: setup
 	$(BIN)/python tools/check.py
 	$(BIN)/nbdev-test --n-workers 2 --timing
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 readme: setup
 	$(BIN)/python tools/readme.py

@@ -112,7 +112,7 @@ def quality_text(
              if not m.startswith('f1')} for _, r in lb.iterrows()]
     return pd.DataFrame(rows, lb.index)
 
-# %% ../nbs/api/07_leaderboard.ipynb #fa106313
+# %% ../nbs/api/07_leaderboard.ipynb #966fbb84
 def _listed(names):
     names = list(names)
     return names[0] if len(names) == 1 else f'{", ".join(names[:-1])} and {names[-1]}'
@@ -138,7 +138,8 @@ def verdict(
     worse = [r for r in others if lb.loc[r, ('vs_plain', 'high')] < 0]
     same = [r for r in others if lb.loc[r, ('vs_plain', 'low')] <= 0 <= lb.loc[r, ('vs_plain', 'high')]]
     bother = []
-    if same and better: bother.append(f'Do not bother with {_listed(same)}: no difference to plain training can be seen.')
+    if same and better:
+        bother.append(f'Do not bother with {_listed(same)}: no difference to plain training can be seen.')
     if worse: bother.append(f'Worse than plain training: {_listed(worse)}.')
     paras = [' '.join(out), ' '.join(bother), _rank_or_cut(df, lb, best), _if_rare(df, lb, best), _how_sure(lb, n)]
     return [p for p in paras if p]
