@@ -64,11 +64,11 @@ def main(
         return
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
-        model = make_model(d/'model', 64 if memory else size)
+        model = make_model(d/'model', 32 if memory else size)
         if memory:
             peaks = {}
             for n in 200, 20_000:
-                folder(d/f'n{n}', n, 64)
+                folder(d/f'n{n}', n, 96)
                 r = subprocess.run([sys.executable, __file__, '--one', f'{d/f"n{n}"}:{d/f"{n}.csv"}'], capture_output=True, text=True, check=True)
                 peaks[n] = float(r.stdout)
                 print(f'{n} images: {peaks[n]:.0f} MB')
