@@ -13,6 +13,7 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/bn-compare leaves --seeds 4 --out demo
 
+test: export OMP_NUM_THREADS = 1 # two run at once, on two cores
 test: setup
 	$(BIN)/python tools/check.py
 	$(BIN)/nbdev-test --n-workers 2 --timing
