@@ -7,7 +7,7 @@ Folding is timed too: the same batch through the network as trained and with its
     python benchmarks/predict.py [--images 600]               speed, as a ratio of medians over rounds that take turns
     python benchmarks/predict.py --memory                      peak memory on 200 and on 20,000 images, each in a process of its own
 """
-import json, os, resource, subprocess, sys, tempfile, time
+import os, re, subprocess, sys, tempfile, time
 from pathlib import Path
 from fastcore.script import call_parse
 
@@ -60,7 +60,8 @@ def main(
     if one:
         where, out = one.split(':')
         predict_csv(load_model(Path(where).parent/'model'), [where], out, progress=False)
-        print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024))
+        # not getrusage: its maximum is handed down from the process that started this one
+        print(int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1])/1024)
         return
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
@@ -71,6 +72,7 @@ def main(
                 folder(d/f'n{n}', n, 96)
                 r = subprocess.run([sys.executable, __file__, '--one', f'{d/f"n{n}"}:{d/f"{n}.csv"}'], capture_output=True, text=True, check=True)
                 peaks[n] = float(r.stdout)
+                assert len((d/f'{n}.csv').read_text().splitlines()) == n + 1
                 print(f'{n} images: {peaks[n]:.0f} MB')
             print(f'difference: {peaks[20_000] - peaks[200]:.0f} MB (at most 200)')
             return
