@@ -176,7 +176,7 @@ def plot_recall(
     ax.legend(frameon=False, loc='center left', bbox_to_anchor=(1, .5))
     return fig
 
-# %% ../nbs/api/08_check.ipynb #3975e00c
+# %% ../nbs/api/08_check.ipynb #a569cb96
 NOTHING = 'Nothing was found that must be mended before training.'
 LEVELS = {'mend': 'To mend before training', 'look': 'To look at', 'know': 'Good to know'}
 
@@ -189,7 +189,7 @@ class Check:
     classes:pd.DataFrame # per class: images, unreadable, groups, side
     data:Data=None     # pooled into majority and minority, if it is known how
     pairs:pd.DataFrame=None # copies: i, j (rows of items), bits that differ (-1: the same bytes)
-    tested:tuple=None  # of the minority: in one test set, in all; groups if there are groups, else images
+    tested:tuple=None  # of the rarest class of the minority: in one test set, in all; groups if there are any
     findings:list=field(default_factory=list) # (level, text, examples)
 
     def say(self, level, text, examples=()): self.findings.append((level, text, list(examples)))
@@ -309,24 +309,27 @@ def _check_leaks(c, thumbs):
         c.say('look', text + ' A CSV file with columns path,label,group can say what belongs together.',
               [' and '.join(hint.examples)])
 
-# %% ../nbs/api/08_check.ipynb #edb3ea60
+# %% ../nbs/api/08_check.ipynb #17b3426b
 def _check_recall(c):
-    rare, unit = c.data.items[c.data.items.label == 'minority'], 'group' if c.data.grouped else 'image'
+    every, y, unit = c.data.items, targets(c.data.items), 'group' if c.data.grouped else 'image'
+    _, k = min((every.group[y == k].nunique(), k) for k in c.data.rare) # of several the rarest
+    rare, called = every[y == k], 'the minority' if len(c.data.rare) == 1 else c.data.names[k]
     tested = rare[rare.path.isin(c.items.path[c.items.split == 'test'])]
     n_all = rare.group.nunique()
     c.tested = tested.group.nunique() or max(1, n_all*load_settings().test_fifths//5), n_all
-    (k, a, b), (k_all, low, high) = ((round(.8*n), *recall_interval(round(.8*n), n)) for n in c.tested)
+    (found, a, b), (all_found, low, high) = ((round(.8*n), *recall_interval(round(.8*n), n)) for n in c.tested)
     c.say('look' if high - low > .2 else 'know',
-          f'One test set holds {_count(c.tested[0], unit)} of the minority. If {k} of them are found, the true recall '
-          f'lies anywhere from {a:.2f} to {b:.2f} (95 %). Many seeds together look at all {n_all}: then {k_all} found '
-          f'means {low:.2f} to {high:.2f} at best.')
+          f'One test set holds {_count(c.tested[0], unit)} of {called}. If {found} of them are found, the true recall '
+          f'lies anywhere from {a:.2f} to {b:.2f} (95 %). Many seeds together look at all {n_all}: then {all_found} '
+          f'found means {low:.2f} to {high:.2f} at best.')
 
-# %% ../nbs/api/08_check.ipynb #a66ad9d1
+# %% ../nbs/api/08_check.ipynb #5b07cf85
 def check_data(
     data:str|Path='leaves', # `leaves`, a folder with one sub-folder per class, or a CSV file: path,label[,group,split]
     minority:str=None,      # class name or glob pattern
     majority:str=None,      # class name or glob pattern
-    size:int=None           # pixels, for `leaves`
+    size:int=None,          # pixels, for `leaves`
+    separate:bool=False     # will the classes of each side be told apart?
 )->Check: # findings, and what they rest on
     "Look for everything that can be known to be wrong before training; raises `BadInput` if there is nothing to check"
     items, name = read_items(data, size)
@@ -351,7 +354,7 @@ def check_data(
     _check_copies(c)
     try:
         pooled = pool_classes(good[['path', 'label', 'group']], minority, majority, str(data))
-        c.data = as_data(pooled, name, str(data))
+        c.data = as_data(tell_apart(pooled) if separate else pooled, name, str(data))
     except BadInput as e:
         if minority or majority: raise
         c.say('mend' if (classes.images > 0).sum() < 2 else 'know', str(e).removeprefix(f'{data}: '))

@@ -32,12 +32,13 @@ def command(func):
     func.cli = cli
     return func
 
-# %% ../nbs/api/09_cli.ipynb #d3f51708
+# %% ../nbs/api/09_cli.ipynb #9024c561
 @command
 def bn_compare(
     data:str='leaves',   # leaves (embedded), a folder with one sub-folder per class, or a CSV file: path,label[,group]
-    minority:str=None,   # the rare class: a name or a pattern such as 'Apple___*'; pools what matches
-    majority:str=None,   # the other class: a name or a pattern
+    minority:str=None,   # rare: a name or a pattern such as 'Apple___*', several with commas; pools what matches
+    majority:str=None,   # the other class: likewise
+    separate:bool=False, # tell the classes of each side apart in place of pooling them
     protocol:str=None,   # paper (1000+10 / 150+7 / 150+150, drawn by seed) or all (every image, 60/20/20)
     recipes:str=None,    # names with commas, or all; with hyperparameters: focal:gamma=1
     seeds:int=None,      # runs per recipe, each with its own split
@@ -69,9 +70,8 @@ def bn_compare(
     from bn_imbalance.sweep import compare
     from bn_imbalance.tuning import best_variants, tune as tune_recipes
     get_recipes(s.recipes), find_body(s.arch) # wrong names first, before images are read
-    d = read_data(data, minority, majority, skip_bad, s.size)
-    print(f'{d.name}: {d.counts["majority"]} images of the majority, {d.counts["minority"]} of the minority; '
-          f'protocol {protocol or d.protocol}.', flush=True)
+    d = read_data(data, minority, majority, skip_bad, s.size, separate)
+    print(f'{_counted(d)}; protocol {protocol or d.protocol}.', flush=True)
     if s.tune:
         print(f'Tuning: {s.tune} settings per recipe, {s.tune_seeds} seeds each.', flush=True)
         trials = tune_recipes(d, s, protocol, Path(out)/'tuning', backend, device, workers=workers)
@@ -83,25 +83,32 @@ def bn_compare(
     _show(df, recs)
     print(f'Table: {Path(out)/"results.csv"}\nReport: {page}')
 
-# %% ../nbs/api/09_cli.ipynb #96575de6
+# %% ../nbs/api/09_cli.ipynb #b97551ae
+def _counted(d):
+    apart = f', {len(d.names)} classes' if len(d.names) > 2 else ''
+    return f'{d.name}: {d.counts["majority"]} images of the majority, {d.counts["minority"]} of the minority{apart}'
+
 def _show(df, recs):
     "The leaderboard, the verdict and the paper's numbers on the screen"
-    from bn_imbalance.leaderboard import leaderboard_text, paper_table, verdict
+    from bn_imbalance.leaderboard import by_class_text, leaderboard_text, paper_table, verdict
     width = shutil.get_terminal_size((120, 24)).columns
     text = _narrowed(leaderboard_text(df), width)
     print(f'\nMean over {df.seed.nunique()} seeds [95 % interval], minority class, test set\n\n{text}\n')
     print('\n\n'.join(textwrap.fill(p, min(width, 100)) for p in verdict(df)))
+    if 'classes' in recs[0]['config']['data']:
+        print(f'\nF1 of each rare class\n\n{_narrowed(by_class_text(recs), width)}')
     _show_failures(recs)
     paper = paper_table(df)
     if paper is not None: print(f'\nThe paper\'s Table I beside these\n\n{paper.to_string()}')
     print()
 
-# %% ../nbs/api/09_cli.ipynb #53692cf7
+# %% ../nbs/api/09_cli.ipynb #f3c7febb
 @command
 def bn_ablate(
     data:str='leaves',   # leaves (embedded), a folder with one sub-folder per class, or a CSV file: path,label[,group]
-    minority:str=None,   # the rare class: a name or a pattern such as 'Apple___*'; pools what matches
-    majority:str=None,   # the other class: a name or a pattern
+    minority:str=None,   # rare: a name or a pattern such as 'Apple___*', several with commas; pools what matches
+    majority:str=None,   # the other class: likewise
+    separate:bool=False, # tell the classes of each side apart in place of pooling them
     protocol:str=None,   # paper (1000+10 / 150+7 / 150+150, drawn by seed) or all (every image, 60/20/20)
     factors:str=None,    # switches to vary, by default all: BN,WL,DA,MX,UF,WD; the others stay off
     place:str=None,      # of the final batch normalization: logits, features or both
@@ -131,10 +138,9 @@ def bn_ablate(
     if not arch and not settings: s = replace(s, arch=ablation_arch(s))
     field = grid(s.factors, s.place)
     find_body(s.arch)
-    d = read_data(data, minority, majority, skip_bad, s.size)
-    print(f'{d.name}: {d.counts["majority"]} images of the majority, {d.counts["minority"]} of the minority; '
-          f'protocol {protocol or d.protocol}; {len(field)} configurations, {s.seeds} seeds, {s.arch}, {s.size} '
-          'pixels.', flush=True)
+    d = read_data(data, minority, majority, skip_bad, s.size, separate)
+    print(f'{_counted(d)}; protocol {protocol or d.protocol}; {len(field)} configurations, {s.seeds} seeds, {s.arch}, '
+          f'{s.size} pixels.', flush=True)
     recs = compare(d, s, protocol, out, backend, device, workers=workers, field=field)
     df = ablation_results(recs)
     page = write_ablation(recs, out, _typed('bn-ablate'), df)
@@ -168,7 +174,7 @@ def _show_failures(recs):
     from bn_imbalance.leaderboard import failures
     if len(bad := failures(recs)): print(f'\nFailed and left out\n\n{bad.to_string(index=False)}')
 
-# %% ../nbs/api/09_cli.ipynb #6257a942
+# %% ../nbs/api/09_cli.ipynb #26f56e19
 @command
 def bn_data_fetch(
     data:str='plantvillage', # what to get; there is only this
@@ -186,13 +192,14 @@ def bn_data_fetch(
 @command
 def bn_data_check(
     data:str,               # leaves (embedded), a folder with a sub-folder per class, or a CSV file: path,label[,group]
-    minority:str=None,      # the rare class: a name or a pattern such as 'Apple___*'; pools what matches
-    majority:str=None,      # the other class: a name or a pattern
+    minority:str=None,      # rare: a name or a pattern such as 'Apple___*', several with commas; pools what matches
+    majority:str=None,      # the other class: likewise
+    separate:bool=False,    # will the classes of each side be told apart?
     out:str='bn-check.html' # the page to write
 ):
     "Look at images before training: what cannot be read, copies, groups, and how sure a recall can be."
     from bn_imbalance.check import check_data, check_text, write_check
-    c = check_data(data, minority, majority)
+    c = check_data(data, minority, majority, separate=separate)
     page = write_check(c, out, _typed('bn-data check'))
     print(f'{check_text(c, min(100, shutil.get_terminal_size((100, 24)).columns))}\n\nPage: {page}')
 
@@ -228,7 +235,7 @@ def bn_report(
         print(f'Table: {Path(d)/"results.csv"}\nReport: {page}')
     if len(fields) > 1: print(f'Overview: {write_overview(fields, out)}')
 
-# %% ../nbs/api/09_cli.ipynb #465c8331
+# %% ../nbs/api/09_cli.ipynb #2fa00aaa
 @command
 def bn_fit(
     data:str='leaves',   # leaves (embedded), a folder with one sub-folder per class, or a CSV file: path,label[,group]
@@ -240,8 +247,9 @@ def bn_fit(
     min_recall:float=None, # share of the rare class that must be found, in place of costs; by default best F1
     share:float=None,    # how rare the rare class is where the model will be used; by default as on validation
     level:float=.9,      # for the review flag: of each class this share is not wrong without it
-    minority:str=None,   # the rare class: a name or a pattern such as 'Apple___*'; pools what matches
-    majority:str=None,   # the other class: a name or a pattern
+    minority:str=None,   # rare: a name or a pattern such as 'Apple___*', several with commas; pools what matches
+    majority:str=None,   # the other class: likewise
+    separate:bool=False, # tell the classes of each side apart in place of pooling them
     protocol:str=None,   # paper (1000+10 / 150+7 / 150+150, drawn by seed) or all (every image, 60/20/20)
     seeds:int=None,      # runs for the estimate, each with its own split
     arch:str=None,       # torchvision or timm name of the network
@@ -275,14 +283,15 @@ def bn_fit(
     if compare:
         if settings: raise BadInput('give --compare or --settings, not both: a comparison brings its settings.')
         first, s, known = recommended(compare, s, **flags)
-        protocol = protocol or known[0]['config']['data']['protocol']
+        before = known[0]['config']['data']
+        protocol, separate = protocol or before['protocol'], separate or 'classes' in before
     chosen, = get_recipes([recipe or (first if compare else 'final_bn')])
     find_body(s.arch), check_portable(chosen, s)
-    d = read_data(data, minority, majority, skip_bad, s.size)
+    d = read_data(data, minority, majority, skip_bad, s.size, separate)
     if known and known[0]['config']['data']['fingerprint'] != data_config(d)['fingerprint']:
         raise BadInput(f'--compare {compare}: was made from other images than {data}. Give the same data and classes.')
-    print(f'{d.name}: {d.counts["majority"]} images of the majority, {d.counts["minority"]} of the minority; '
-          f'protocol {protocol or d.protocol}; recipe {chosen.name}; threshold for {goal}.', flush=True)
+    print(f'{_counted(d)}; protocol {protocol or d.protocol}; recipe {chosen.name}; threshold for {goal}.',
+          flush=True)
     model = fit_model(d, chosen.name, s, goal, protocol, out, known, backend, device, workers)
     for k, v in model.about['metrics'].items(): print(f'{k.replace("_", " "):18} {interval_text(*v)}')
     print(f'Model: {out}\nCard: {Path(out)/"card.md"}')

@@ -6,14 +6,14 @@
 __all__ = ['Goal', 'out_of_fold', 'calibrate', 'choose_cut', 'review_bounds', 'Decision', 'decide', 'judged', 'performance',
            'plot_decision']
 
-# %% ../nbs/api/08_decide.ipynb #2da2f1be
+# %% ../nbs/api/08_decide.ipynb #c16eb669
 from .core import *
 from dataclasses import dataclass
 import numpy as np, pandas as pd
 from matplotlib.figure import Figure as MplFigure
-from scipy.special import expit, logit, softmax
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax, logit, softmax
 from scipy.stats import beta
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
 from .leaderboard import *
 from .metrics import *
@@ -66,21 +66,29 @@ def out_of_fold(
 
 def _z(df): return df.filter(regex=r'^z\d+$').to_numpy()
 
-# %% ../nbs/api/08_decide.ipynb #53b9986c
+# %% ../nbs/api/08_decide.ipynb #d1fdb1cf
 def calibrate(
-    y,       # labels (m,), 1 is the minority
-    margins, # (m,)
-    share,   # of the minority where the probabilities shall hold
-    n        # different subjects of majority and minority
-)->tuple[float, float]: # scale and shift: probability = expit(scale*margin + shift)
-    "Platt scaling (Platt 1999) for a given share; a ranking that is worse than chance gives the share for all images"
-    y, m = np.asarray(y), np.asarray(margins)
-    target = np.where(y == 1, (n[1] + 1)/(n[1] + 2), 1/(n[0] + 2))
-    w, unit = share_weights(y, share), m.std() or 1.
-    model = LogisticRegression(C=np.inf, max_iter=1000)
-    model.fit(np.r_[m, m][:, None]/unit, np.repeat([1, 0], len(m)), np.r_[w*target, w*(1 - target)])
-    scale = model.coef_[0, 0]/unit
-    return (float(scale), float(model.intercept_[0])) if scale > 0 else (0., float(logit(share)))
+    y,      # labels (m,); every class must occur
+    z,      # logits (m, n_classes)
+    shares, # of each class where the probabilities shall hold (n_classes,)
+    n       # different subjects of each class (n_classes,)
+)->tuple[float, tuple]: # scale, and shift per class, the first 0: probabilities = softmax(scale*z + shift)
+    "Platt scaling for given shares; logits that rank worse than chance give the shares for all images"
+    y, z, n = np.asarray(y), np.asarray(z, float), np.asarray(n)
+    shares, k, unit = np.asarray(shares), len(n), (z - z[:, :1]).std() or 1.
+    z, w = (z - z[:, :1])/unit, (shares/np.bincount(y, minlength=k))[y] # of sum 1
+    target = np.tile(1/(n + 2)/(k - 1), (k, 1)).T
+    np.fill_diagonal(target, (n + 1)/(n + 2))
+    target = target[y]
+    def loss(a): # and its gradient
+        logp = log_softmax(a[0]*z + np.r_[0, a[1:]], axis=1)
+        d = w[:, None]*(np.exp(logp) - target)
+        return -(w[:, None]*target*logp).sum(), np.r_[(d*z).sum(), d.sum(0)[1:]]
+    prior = np.log(shares/shares[0])[1:]
+    a = minimize(loss, np.r_[1., prior], jac=True, method='L-BFGS-B', bounds=[(0, None)] + [(None, None)]*(k - 1),
+                 options=dict(ftol=1e-14, gtol=1e-9)).x
+    scale, shift = (a[0]/unit, a[1:]) if a[0] > 0 else (0., prior)
+    return float(scale), (0., *map(float, shift))
 
 # %% ../nbs/api/08_decide.ipynb #0282fec0
 def choose_cut(
@@ -115,7 +123,7 @@ def review_bounds(
         out.append(float(m[max(int((len(m) + 1)*(1 - level) + 1e-9), 1) - 1]))
     return out
 
-# %% ../nbs/api/08_decide.ipynb #a97d8790
+# %% ../nbs/api/08_decide.ipynb #52cda098
 @dataclass(frozen=True)
 class Decision:
     "What becomes of logits (n, n_classes)"
@@ -123,7 +131,7 @@ class Decision:
     shift:tuple  # per class, added after the scale
     offset:tuple # per class, added to the logits before the largest is taken
     low:tuple    # per class, the lowest margin with which an image may be of it
-    share:float  # of the minority for which all this was chosen
+    shares:tuple # of each class, for which all this was chosen
 
     def labels(self, z)->np.ndarray: # class numbers (n,)
         "What the model says"
@@ -137,32 +145,38 @@ class Decision:
         return (may.sum(1) != 1) | ~may[np.arange(len(may)), self.labels(z)]
     @property
     def cut(self)->float: return self.offset[0] - self.offset[1] # of the margin, with two classes
+    def share(self, rare=(1,))->float: return float(sum(self.shares[c] for c in rare)) # of the minority
 
 def decide(
     oof:pd.DataFrame, # from `out_of_fold`, validation sides
-    goal:Goal         # what for
-)->Decision:
-    "Choose threshold, calibration and bounds"
+    goal:Goal,        # what for; its share is that of all rare classes together
+    rare=(1,)         # which classes are the minority
+)->Decision: # each rare class has an offset of its own, chosen for it against all others
+    "Choose thresholds, calibration and bounds"
     z, y = _z(oof), oof.y.to_numpy()
-    m, share = margin(z), goal.share or float(y.mean())
-    scale, shift = calibrate(y, m, share, oof.groupby('y').group.nunique().to_list())
-    cut = choose_cut(y, m, goal, share)
-    return Decision(scale, (0., shift), (0., -cut), tuple(review_bounds(y, z, oof.group, goal.level)), share)
+    shares, sick = np.bincount(y)/len(y), np.isin(np.arange(z.shape[1]), rare)
+    if goal.share: shares *= np.where(sick, goal.share/shares[sick].sum(), (1 - goal.share)/shares[~sick].sum())
+    scale, shift = calibrate(y, z, shares, oof.groupby('y').group.nunique().to_list())
+    offset = np.zeros(len(shares))
+    for c in rare: offset[c] = -choose_cut((y == c).astype(int), margin(z, c), goal, shares[c])
+    bounds = review_bounds(y, z, oof.group, goal.level)
+    return Decision(scale, shift, tuple(offset.tolist()), tuple(bounds), tuple(shares.tolist()))
 
-# %% ../nbs/api/08_decide.ipynb #70c0f6ac
+# %% ../nbs/api/08_decide.ipynb #30c1119e
 def judged(
     oof:pd.DataFrame, # from `out_of_fold`
-    goal:Goal         # what for
-)->pd.DataFrame: # the test rows with said (class number), probability (calibrated), flagged
+    goal:Goal,        # what for
+    rare=(1,)         # which classes are the minority
+)->pd.DataFrame: # the test rows with said (class number), flagged, and a calibrated probability per class: p0, p1, ...
     "Each test image by a decision that was chosen without it"
     out = []
     for _, test in oof[oof.side == 'test'].groupby('seed'):
-        d = decide(oof[(oof.side == 'valid') & ~oof.group.isin(test.group)], goal)
-        out.append(test.assign(said=d.labels(_z(test)), probability=d.calibrated(_z(test))[:, 1],
-                               flagged=d.review(_z(test))))
+        d = decide(oof[(oof.side == 'valid') & ~oof.group.isin(test.group)], goal, rare)
+        p = pd.DataFrame(d.calibrated(_z(test)), test.index).add_prefix('p')
+        out.append(test.assign(said=d.labels(_z(test)), flagged=d.review(_z(test))).join(p))
     return pd.concat(out, ignore_index=True)
 
-# %% ../nbs/api/08_decide.ipynb #c6d1cb92
+# %% ../nbs/api/08_decide.ipynb #3b7907c4
 def _rate(hits, group, rng):
     "Mean of `hits`, and draws of the rate for as many subjects as there are groups"
     n, p = group.nunique(), hits.mean()
@@ -171,39 +185,47 @@ def _rate(hits, group, rng):
 def performance(
     t:pd.DataFrame, # from `judged`
     goal:Goal,      # what for
-    share:float     # of the minority
-)->dict: # name -> (mean, low, high), 95 % intervals
+    shares,         # of each class (n_classes,)
+    rare=(1,)       # which classes to look at, each against all others
+)->dict: # name -> (mean, low, high), 95 % intervals; means over the rare classes
     "How the decision does on images that neither the network nor the decision has seen"
-    rng, sick = np.random.default_rng(0), t.y == 1
+    rng = np.random.default_rng(0)
+    each = [_draws(t, goal, shares[c], c, rng) for c in rare]
+    out = {k: [sum(v)/len(rare) for v in zip(*(o[k] for o in each))] for k in each[0]}
+    out = {k: (float(mean), *map(float, np.quantile(d, [.025, .975]))) for k, (mean, d) in out.items()}
+    def over(of): # the seeds, of a mean over classes
+        return mean_interval([np.mean([of(g.y == c, g, c) for c in rare]) for _, g in t.groupby('seed')])
+    out['auroc'] = over(lambda y, g, c: roc_auc_score(y, margin(_z(g), c)))
+    out['brier'] = over(lambda y, g, c: brier_score(y, logit(g[f'p{c}']), shares[c]))
+    out['brier_uncalibrated'] = over(lambda y, g, c: brier_score(y, margin(_z(g), c), shares[c]))
+    return out
+
+def _draws(t, goal, share, c, rng):
+    "name -> mean and draws, of class `c` against the others"
+    sick, said = t.y == c, t.said == c
     rates = lambda hit, of: _rate(hit[of], t.group[of], rng)
-    recall, alarms = rates(t.said == 1, sick), rates(t.said == 1, ~sick)
-    missed, flag1, flag0 = rates((t.said == 0) & ~t.flagged, sick), rates(t.flagged, sick), rates(t.flagged, ~sick)
+    recall, alarms = rates(said, sick), rates(said, ~sick)
+    missed, flag1, flag0 = rates(~said & ~t.flagged, sick), rates(t.flagged, sick), rates(t.flagged, ~sick)
     derived = dict(recall=lambda r, f: r, false_alarms=lambda r, f: f,
                    precision=lambda r, f: share*r/np.maximum(share*r + (1 - share)*f, 1e-12),
                    f1=lambda r, f: 2*share*r/(share*r + (1 - share)*f + share))
     if goal.cost_miss:
         derived['cost'] = lambda r, f: share*(1 - r)*goal.cost_miss + (1 - share)*f*goal.cost_alarm
     out = {k: (f(recall[0], alarms[0]), f(recall[1], alarms[1])) for k, f in derived.items()}
-    out['missed_unflagged'] = missed
-    out['flagged'] = [share*a + (1 - share)*b for a, b in zip(flag1, flag0)]
-    out = {k: (float(mean), *map(float, np.quantile(d, [.025, .975]))) for k, (mean, d) in out.items()}
-    each = [g for _, g in t.groupby('seed')]
-    m = [margin(_z(g)) for g in each]
-    out['auroc'] = mean_interval([roc_auc_score(g.y, o) for g, o in zip(each, m)])
-    out['brier'] = mean_interval([brier_score(g.y, logit(g.probability), share) for g in each])
-    out['brier_uncalibrated'] = mean_interval([brier_score(g.y, o, share) for g, o in zip(each, m)])
-    return out
+    return out | dict(missed_unflagged=missed, flagged=[share*a + (1 - share)*b for a, b in zip(flag1, flag0)])
 
-# %% ../nbs/api/08_decide.ipynb #a9427497
+# %% ../nbs/api/08_decide.ipynb #a926f0d5
 def plot_decision(
     oof:pd.DataFrame,  # from `out_of_fold`
     decision:Decision, # marked in the picture
-    goal:Goal          # with costs, their curve is shown too
+    goal:Goal,         # with costs, their curve is shown too
+    c:int=1            # which of the rare classes
 )->MplFigure: # the validation sides of all seeds together
-    "Recall, precision and cost for every threshold on the calibrated probability"
-    v, share = oof[oof.side == 'valid'], decision.share
-    alarms, found, at = roc_curve(v.y, margin(_z(v)), drop_intermediate=False)
-    x = expit(decision.scale*at + decision.shift[1])
+    "Recall, precision and cost for every threshold on the probability, calibrated if there are two classes"
+    v, share, two = oof[oof.side == 'valid'], decision.shares[c], len(decision.shares) == 2
+    alarms, found, at = roc_curve(v.y == c, margin(_z(v), c), drop_intermediate=False)
+    to_p = lambda m: expit(decision.scale*m + decision.shift[1] if two else m)
+    x = to_p(at)
     fig, ((ax, *rest),) = _axes(1, 2 if goal.cost_miss else 1, w=9 if goal.cost_miss else 5, h=3.2)
     ax.plot(x, found, color=MINORITY, label='recall')
     right = share*found[1:]/(share*found + (1 - share)*alarms)[1:]
@@ -214,8 +236,9 @@ def plot_decision(
         cost.set(ylabel='cost per image', ylim=(0, None), title=f'Cost, if {share:.1%} are of the minority')
     ticks = [.001, .01, .1, .5, .9, .99, .999]
     for a in ax, *rest:
-        a.axvline(expit(decision.scale*decision.cut + decision.shift[1]), color='#777777', lw=1, label='threshold')
-        a.set(xlabel='threshold on the calibrated probability', xscale='logit', xlim=(5e-4, 1 - 5e-4))
+        a.axvline(to_p(decision.offset[0] - decision.offset[c]), color='#777777', lw=1, label='threshold')
+        a.set(xlabel=f'threshold on the {"calibrated " if two else ""}probability', xscale='logit')
+        a.set_xlim(5e-4, 1 - 5e-4)
         a.set_xticks(ticks, [f'{o:g}' for o in ticks]); a.minorticks_off()
         a.title.set_fontsize(10); a.legend(frameon=False, fontsize=8)
     return fig

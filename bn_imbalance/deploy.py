@@ -65,27 +65,28 @@ def build_network(
     return nn.Sequential(_cut(_new(arch, body.library), arch, body.library),
                          nn.Sequential(nn.Sequential(*pool), nn.Sequential(*head)))
 
-# %% ../nbs/api/08_deploy.ipynb #b1a4bcf8
+# %% ../nbs/api/08_deploy.ipynb #bc3edc98
 def check_portable(
     recipe:Recipe, # to be taken away
-    s:Settings     # arch, head
+    s:Settings,    # arch, head
+    n_classes:int=2
 ):
     "Raise `BadInput` if a model of this recipe could not be saved"
     rng, s = np.random.default_rng(0), replace(s, epochs=1, batch_size=8)
-    y = np.repeat([0, 1], [16, 8])
+    y = np.repeat(range(n_classes), [16] + [8]*(n_classes - 1))
     x = torch.tensor(rng.normal(size=(len(y), find_body(s.arch).n_features)), dtype=torch.float)
     dls = DataLoaders(*[TensorDL(x, torch.tensor(y), bs=8, num_workers=0) for _ in SIDES], device='cpu')
     bare = replace(recipe, augment=None, after=None)
     try: describe_head(finish_head(bare, train_heads(dls, [bare], s, 0)[bare.training], y, s, 0))
     except BadInput as e: raise BadInput(f'recipe {recipe.name}: {e}') from None
-    z = rng.normal(size=(len(y), 2))
+    z = rng.normal(size=(len(y), n_classes))
     change = recipe.part('after')(np.bincount(y).tolist(), y, z)(z) - z if recipe.after else 0*z
     if not np.allclose(change, change[0]):
         raise BadInput(f'recipe {recipe.name}: what it does to the logits is more than a threshold, and cannot be '
                        'saved.')
 
-# %% ../nbs/api/08_deploy.ipynb #40e464a0
-FORMAT = 1 # of `about`
+# %% ../nbs/api/08_deploy.ipynb #36c58812
+FORMAT = 2 # of `about`
 
 @dataclass(repr=False)
 class Model:
@@ -97,6 +98,8 @@ class Model:
     @property
     def classes(self)->list: return self.about['classes']
     @property
+    def rare(self)->list: return self.about['rare'] # class numbers
+    @property
     def settings(self)->Settings: return load_settings(**self.about['settings'])
     @property
     def decision(self)->Decision:
@@ -107,8 +110,10 @@ class Model:
     def __repr__(self):
         about = self.about
         perf = ', '.join(f'{k} {interval_text(*about["metrics"][k])}' for k in ('recall', 'precision', 'f1'))
-        return (f'{" or ".join(self.classes)}: {about["network"]["arch"]} at {about["network"]["size"]} pixels, '
+        return (f'{_or(self.classes)}: {about["network"]["arch"]} at {about["network"]["size"]} pixels, '
                 f'{about["recipe"]["name"]}, {perf}')
+
+def _or(names): return ', '.join(names[:-1]) + f' or {names[-1]}'
 
 def _checksum(about):
     text = json.dumps({k: v for k, v in about.items() if k != 'checksum'}, sort_keys=True)
@@ -116,7 +121,7 @@ def _checksum(about):
 
 def _weights(net): return save({k: v.contiguous() for k, v in net.state_dict().items()})
 
-# %% ../nbs/api/08_deploy.ipynb #88219f57
+# %% ../nbs/api/08_deploy.ipynb #d91b5fe3
 def _bare(recipe):
     "The recipe without its own threshold, if possible one that has a name"
     bare = replace(recipe, after=None)
@@ -132,7 +137,7 @@ def _same_runs(recs, configs):
 
 def _train_on(items, recipe, s, device):
     "The network that the recipe makes of these images"
-    few = items.groupby('label').head(2) # a Learner wants to validate
+    few = items.groupby(targets(items)).head(2) # a Learner wants to validate
     split = pd.concat([items.assign(split='train'), few.assign(split='valid'), few.assign(split='test')])
     engine = choose_engine(recipe, s)
     features = body_features(items, s, device) if engine != 'images' else None
@@ -148,7 +153,7 @@ def _train_on(items, recipe, s, device):
         raise BadInput(f'recipe {recipe.name}: the training on all images diverged (not a number). Lower --lr.')
     return net.eval()
 
-# %% ../nbs/api/08_deploy.ipynb #77fb15b8
+# %% ../nbs/api/08_deploy.ipynb #730da31c
 def fit_model(
     data:Data,              # from `read_data`
     recipe:str='final_bn',  # name of a recipe, with hyperparameters if you like: focal:gamma=1
@@ -166,7 +171,7 @@ def fit_model(
     s, (recipe,) = s or load_settings(), get_recipes([recipe])
     bare, protocol = _bare(recipe), protocol or data.protocol
     if out is not None: check_free(out)
-    check_portable(recipe, s)
+    check_portable(recipe, s, len(data.names))
     splits = {seed: draw_split(data, s, seed, protocol) for seed in range(s.seeds)}
     recs = _same_runs(known, [run_config(data_config(data, protocol), bare, s, seed) for seed in splits])
     todo = [seed for seed in splits if seed not in {r['config']['seed'] for r in recs}]
@@ -175,12 +180,12 @@ def fit_model(
         for r in recs: Store(part).put(r)
     if todo: recs += compare(data, s, protocol, part, backend, device, progress, todo, workers, [bare])
     oof = out_of_fold(recs, splits)
-    valid, t = oof[oof.side == 'valid'], judged(oof, goal)
-    decision = decide(valid, goal)
+    valid, t = oof[oof.side == 'valid'], judged(oof, goal, data.rare)
+    decision = decide(valid, goal, data.rare)
     items = splits[0][splits[0].split != 'test'].drop(columns='split') if protocol == 'paper' else data.items
     net = _train_on(items, bare, s, device)
     about = _about(data, protocol, recipe, bare, s, goal, net, decision, items, valid, t)
-    model = Model(net, about, _samples(t, about['classes']))
+    model = Model(net, about, _samples(t, about))
     if out is not None: model.save(out)
     return model
 
@@ -200,40 +205,51 @@ def recommended(
     there.update((k, v) for k, v in changes.items() if v is not None)
     return name, load_settings(**there), recs
 
-# %% ../nbs/api/08_deploy.ipynb #0e2808d9
+# %% ../nbs/api/08_deploy.ipynb #658d3add
 def _names(data):
     "What the classes are called, and what they pool"
+    if len(data.names) > 2: return data.names, [[c] for c in data.names]
     pools = [data.classes(l) for l in LABELS]
     names = [p[0] if len(p) == 1 else l for p, l in zip(pools, LABELS)]
     return (names if len(set(names)) == len(names) else list(LABELS)), pools
 
-def _count(df, y): return {l: int((y == i).sum()) for i, l in enumerate(LABELS)} | {'subjects': df.group.nunique()}
+def _count(df, sick):
+    return {'majority': int((~sick).sum()), 'minority': int(sick.sum()), 'subjects': df.group.nunique()}
 
 def _about(data, protocol, recipe, bare, s, goal, net, decision, items, valid, t):
-    classes, pools = _names(data)
+    (classes, pools), rare, once = _names(data), data.rare, t.drop_duplicates('digest')
     body = find_body(s.arch)
     settings = {k: v for k, v in asdict(s).items() if k != 'weights'}
     network = dict(arch=s.arch, size=s.size, mean=list(body.stats[0]), std=list(body.stats[1]),
                    layers=describe_head(net[1][1]), weights=weights_digest(s.arch, s.weights))
     about = dict(
-        format=FORMAT, classes=classes, pools=pools, network=network,
+        format=FORMAT, classes=classes, rare=rare, pools=pools, network=network,
         recipe=dict(name=recipe.name, doc=recipe.doc, trained_as=bare.name,
                     params={k: v for k, (v, _) in bare.params.items()}),
         decision={k: list(v) if isinstance(v, tuple) else v for k, v in asdict(decision).items()}, goal=asdict(goal),
-        metrics={k: list(v) for k, v in performance(t, goal, decision.share).items()}, data=data_config(data, protocol),
-        trained_on=_count(items, (items.label == 'minority').astype(int)),
-        decided_on={l: int(valid.group[valid.y == i].nunique()) for i, l in enumerate(LABELS)},
-        judged_on=_count(t.drop_duplicates('digest'), t.drop_duplicates('digest').y) | {'seeds': int(t.seed.nunique())},
+        metrics=_metrics(t, goal, decision, rare), data=data_config(data, protocol),
+        by_class={classes[c]: _metrics(t, goal, decision, [c]) for c in rare if len(rare) > 1},
+        trained_on=_count(items, items.label == 'minority'),
+        decided_on=[int(valid.group[valid.y == c].nunique()) for c in range(len(classes))],
+        judged_on=_count(once, once.y.isin(rare)) | {'seeds': int(t.seed.nunique())},
         settings=settings, versions=run_versions(), tensors=hashlib.blake2b(_weights(net), digest_size=16).hexdigest())
     return about | {'checksum': _checksum(about)}
 
-def _samples(t, classes, n=100):
+def _metrics(t, goal, decision, rare):
+    return {k: list(v) for k, v in performance(t, goal, decision.shares, rare).items()}
+
+def _told(p, label):
+    "The probability that is told: that of the minority, or of the label if there are more than two classes"
+    return p[:, 1] if p.shape[1] == 2 else p[np.arange(len(p)), label]
+
+def _samples(t, about, n=100):
     "Up to `n` test images of the first seed, as the model of that seed judged them"
     t = t[t.seed == t.seed.min()]
-    t = pd.concat([t[t.y == 1].head(n//2), t[t.y == 0]]).head(n)
-    name = np.array(classes)
+    sick, name = t.y.isin(about['rare']), np.array(about['classes'])
+    t = pd.concat([t[sick].head(n//2), t[~sick]]).head(n)
+    p = _told(t.filter(regex=r'^p\d+$').to_numpy(), t.said)
     return pd.DataFrame(dict(path=t.path, truth=name[t.y], label=name[t.said], review=t.flagged,
-                             calibrated_probability=t.probability.round(6))).reset_index(drop=True)
+                             calibrated_probability=p.round(6))).reset_index(drop=True)
 
 # %% ../nbs/api/08_deploy.ipynb #30152a34
 def _part(out): return Path(f'{out}.part')
@@ -261,11 +277,11 @@ def save_model(
 
 Model.save = save_model
 
-# %% ../nbs/api/08_deploy.ipynb #606d29c5
+# %% ../nbs/api/08_deploy.ipynb #7606498d
 _MEANING = dict(
-    recall='of the {minority} found', precision='of what is called {minority} is', f1='F1 of {minority}',
+    recall='of {the} found', precision='of what is called {minority} is', f1='F1 of {minority}',
     false_alarms='of the others called {minority}', cost='cost per image', flagged='of all images flagged for review',
-    missed_unflagged='of the {minority} missed without a flag', auroc='AUROC',
+    missed_unflagged='of {the} missed without a flag', auroc='AUROC',
     brier='Brier score of the calibrated probability', brier_uncalibrated='Brier score without calibration')
 
 def model_card(
@@ -273,27 +289,38 @@ def model_card(
 )->str: # Markdown
     "What the model is, how good it is, and what it must not be used for"
     a, d = model.about, model.decision
-    minority, net, j = a['classes'][1], a['network'], a['judged_on']
-    rows = [(_MEANING[k].format(minority=minority), interval_text(*v)) for k, v in a['metrics'].items()]
-    table = '\n'.join(f'| {k} | {v} |' for k, v in rows)
-    pools = '\n'.join(f'- **{c}**: {", ".join(p)}' for c, p in zip(a['classes'], a['pools']))
+    names, rare, net, j = a['classes'], a['rare'], a['network'], a['judged_on']
+    two, sick = len(names) == 2, [names[c] for c in rare]
+    minority, share = _or(sick) if len(sick) > 1 else sick[0], d.share(rare)
+    said = 'whether it is of the class ' + minority if two else f'which of {len(names)} classes it is of'
+    words = dict(minority=minority, the=f'the {minority}')
+    if len(sick) > 1: words = dict.fromkeys(words, 'the class')
+    each = {f'mean of {len(sick)}' if a['by_class'] else 'mean [95 % interval]': a['metrics'], **a['by_class']}
+    rows = [[_MEANING[k].format(**words), *(interval_text(*m[k]) for m in each.values())] for k in a['metrics']]
+    rows = [['each against all others' * bool(a['by_class']), *each], ['---']*(len(each) + 1), *rows]
+    table = '\n'.join(f'| {" | ".join(r)} |' for r in rows)
+    pools = '\n'.join(f'- **{c}**: {", ".join(p) if two else "rare" if k in rare else "frequent"}'
+                      for k, (c, p) in enumerate(zip(names, a['pools'])))
+    at = f'At the threshold {expit(d.cut):.4g},' if two else 'With a threshold for each rare class,'
+    means = (f'of images with .3, three in ten are {minority}, where {share:.1%} of all images are' if two else
+             'of images with .3, three in ten are of the class named, where '
+             f'{share:.1%} of all images are of a rare one')
+    of = '' if two else ' of the class it names'
     on = 'training and validation images of the first seed' if a['data']['protocol'] == 'paper' else 'all images'
-    level, n = a['goal']['level'], min(a['decided_on'].values())
+    level, n = a['goal']['level'], min(a['decided_on'])
     few = f'; with only {n} subjects of a class, {1/(n + 1):.0%} is what can be promised for it'
     if n >= 1/(1 - level) - 1: few = ''
-    return f'''# {" or ".join(a["classes"])}
+    return f'''# {_or(names)}
 
-Says of an image whether it is of the class {minority}.
+Says of an image {said}.
 Made with bn_imbalance {a["versions"]["bn_imbalance"]} from {a["data"]["name"]}.
 
 {pools}
 
 ## How good it is
 
-At the threshold {expit(d.cut):.4g}, chosen for {Goal(**a["goal"])}, if {d.share:.1%} of the images are {minority}:
+{at} chosen for {Goal(**a["goal"])}, if {share:.1%} of the images are {minority}:
 
-| | mean [95 % interval] |
-|---|---|
 {table}
 
 Judged on test images of {j["seeds"]} splits, {j["minority"]} different images of the minority and
@@ -304,8 +331,8 @@ these images, the numbers are flattered a little.
 
 ## What its answers mean
 
-- `probability` is what the network says. It is no frequency.
-- `calibrated_probability` is: of images with .3, three in ten are {minority}, where {d.share:.1%} of all images are.
+- `probability` is what the network says{of}. It is no frequency.
+- `calibrated_probability` is: {means}.
   Where they are rarer or more frequent, it is wrong.
 - `review` asks for an expert. At most {1 - level:.0%} of each class is called wrong without it{few}.
   The promise holds for images like those it was made with.
@@ -323,29 +350,31 @@ fingerprint `{a["data"]["fingerprint"]}`. The decision was chosen on validation 
     bn-export MODEL --onnx model.onnx
 '''
 
-# %% ../nbs/api/08_deploy.ipynb #f080ba66
+# %% ../nbs/api/08_deploy.ipynb #f455fc3b
 def _number(o): return isinstance(o, (int, float)) and not isinstance(o, bool) and -1e300 < o < 1e300
 def _whole(o): return isinstance(o, int) and not isinstance(o, bool) and o >= 0
 def _text(o): return isinstance(o, str) and len(o) < 1000 and o.isprintable()
 def _list_of(ok, least=0): return lambda o: isinstance(o, list) and len(o) >= least and all(map(ok, o))
 def _dict_of(ok): return lambda o: isinstance(o, dict) and all(map(ok, o.values()))
 def _three(ok): return lambda o: _list_of(ok)(o) and len(o) == 3
-def _layer(o): return (isinstance(o, list) and len(o) == 2 and _text(o[0]) and o[0] in LAYERS and
+def _measured(o): return _dict_of(_three(_number))(o) and {'recall', 'precision', 'f1'} <= set(o) <= set(_MEANING)
+def _layer(o): return (isinstance(o, list) and len(o) == 2 and o[0] in LAYERS and
                        _dict_of(lambda v: isinstance(v, bool) or _number(v))(o[1]))
 
 _FIELDS = {
-    'classes': _list_of(_text, 2), 'pools': _list_of(_list_of(_text)), 'network.arch': _text,
+    'classes': _list_of(_text, 2), 'rare': _list_of(_whole, 1), 'pools': _list_of(_list_of(_text)),
+    'network.arch': _text,
     'network.size': lambda o: _whole(o) and 16 <= o <= 2048, 'network.mean': _three(_number),
     'network.std': _three(lambda o: _number(o) and o > 0), 'network.layers': _list_of(_layer, 1),
     'network.weights': _text,
     'recipe.name': _text, 'recipe.doc': _text, 'recipe.trained_as': _text,
     'recipe.params': _dict_of(lambda o: o is None or _number(o)), 'decision.scale': lambda o: _number(o) and o >= 0,
     'decision.shift': _list_of(_number), 'decision.offset': _list_of(_number), 'decision.low': _list_of(_number),
-    'decision.share': lambda o: _number(o) and 0 < o < 1, 'goal': _dict_of(lambda o: o is None or _number(o)),
-    'goal.level': _number,
-    'metrics': lambda o: _dict_of(_three(_number))(o) and {'recall', 'precision', 'f1'} <= set(o) <= set(_MEANING),
+    'decision.shares': _list_of(lambda o: _number(o) and 0 < o < 1),
+    'goal': _dict_of(lambda o: o is None or _number(o)),
+    'metrics': _measured, 'by_class': lambda o: _dict_of(_measured)(o) and all(map(_text, o)),
     'data.name': _text, 'data.protocol': lambda o: o in ('paper', 'all'), 'data.fingerprint': _text,
-    **{f'trained_on.{k}': _whole for k in (*LABELS, 'subjects')}, **{f'decided_on.{k}': _whole for k in LABELS},
+    **{f'trained_on.{k}': _whole for k in (*LABELS, 'subjects')}, 'decided_on': _list_of(_whole),
     **{f'judged_on.{k}': _whole for k in (*LABELS, 'subjects', 'seeds')},
     'settings': lambda o: isinstance(o, dict) and 'weights' not in o, 'versions': _dict_of(_text),
     'versions.bn_imbalance': _text, 'tensors': _text, 'checksum': _text}
@@ -366,10 +395,13 @@ def check_about(
     for field, ok in _FIELDS.items():
         if not ok(_at(about, field)): raise BadInput(f'{where}: {field} is missing or not as it must be.')
     n = len(about['classes'])
-    for field in 'pools', 'decision.shift', 'decision.offset', 'decision.low':
+    if not set(about['rare']) < set(range(n)): raise BadInput(f'{where}: rare is not some of the {n} classes.')
+    if bad := [m for m in about['by_class'].values() if set(m) != set(about['metrics'])]:
+        raise BadInput(f'{where}: by_class has not the same fields as metrics: {len(bad)} times.')
+    for field in 'pools', 'decided_on', 'decision.shift', 'decision.offset', 'decision.low', 'decision.shares':
         if (k := len(_at(about, field))) != n: raise BadInput(f'{where}: {n} classes, but {field} is for {k}.')
     try: load_settings(**about['settings']), Goal(**about['goal'])
-    except (BadInput, TypeError, OverflowError) as e:
+    except (BadInput, TypeError) as e:
         raise BadInput(f'{where}: settings or goal: {" ".join(str(e).split())[:300]}') from None
     if about['checksum'] != _checksum(about):
         raise BadInput(f'{where}: was changed after it was written. Make the model again with bn-fit.')
@@ -443,7 +475,7 @@ def decoded(
         while waiting: yield waiting.popleft().result()
     finally: ex.shutdown(cancel_futures=True)
 
-# %% ../nbs/api/08_deploy.ipynb #1a2c533e
+# %% ../nbs/api/08_deploy.ipynb #1407767c
 COLUMNS = ['path', 'label', 'probability', 'calibrated_probability', 'threshold', 'review', 'error', 'model']
 
 def model_logits(
@@ -468,7 +500,7 @@ def predictions(
 )->Iterator[tuple]: # a table with `COLUMNS`, and the pixels of its rows without error
     "Predict images batch by batch; one that cannot be read gets a row that says why"
     model.net.to(memory_format=torch.channels_last)
-    d, c, names, me = model.decision, len(model.classes) == 2, np.array(model.classes), model.id
+    d, names, me = model.decision, np.array(model.classes), model.id
     images = decoded(paths, model.about['network']['size'])
     while rows := list(itertools.islice(images, bs)):
         t = pd.DataFrame({'path': [str(p) for p, *_ in rows], 'error': [e for *_, e in rows], 'model': me})
@@ -476,13 +508,11 @@ def predictions(
         if pixels:
             z, ok = model_logits(model, x := torch.stack(pixels), bs), t.error == ''
             label = d.labels(z)
-            of = 1 if c else label # of the minority, or of the label if there are more than two classes
-            pick = lambda p: p[np.arange(len(p)), of]
             t.loc[ok, 'label'] = names[label]
-            t.loc[ok, 'probability'] = pick(softmax(z.astype(float), axis=1))
-            t.loc[ok, 'calibrated_probability'] = pick(d.calibrated(z))
+            t.loc[ok, 'probability'] = _told(softmax(z.astype(float), axis=1), label)
+            t.loc[ok, 'calibrated_probability'] = _told(d.calibrated(z), label)
             t.loc[ok, 'review'] = np.where(d.review(z), 'yes', 'no')
-            if c: t.loc[ok, 'threshold'] = expit(d.cut)
+            if len(names) == 2: t.loc[ok, 'threshold'] = expit(d.cut)
         yield t.reindex(columns=COLUMNS), x if pixels else None
 
 def predict(
@@ -553,16 +583,18 @@ def predict_csv(
             bar.update(len(t))
     return n, bad, before
 
-# %% ../nbs/api/08_deploy.ipynb #1bf04600
+# %% ../nbs/api/08_deploy.ipynb #785a67b5
 def model_learner(
     model:Model,        # any
-    data:Data,          # images, with the same two sides
+    data:Data,          # images of the same classes
     protocol:str=None,  # how to split them; None: what suits the data
     seed:int=0,         # of the split
     **kwargs            # more for `Learner`
 )->Learner: # on DataLoaders of training, validation and test; the body is frozen
     "A fastai Learner to go on with; it has a copy of the network"
     s, a = model.settings, model.about
+    if len(data.names) != len(model.classes):
+        raise BadInput(f'{data.source}: {len(data.names)} classes, the model has {len(model.classes)}.')
     split = draw_split(data, s, seed, protocol)
     dls = imbalanced_dls(split, s)
     stats = Normalize.from_stats(a['network']['mean'], a['network']['std'], cuda=False)

@@ -15,21 +15,21 @@ from matplotlib import colormaps
 from PIL import Image
 from .deploy import *
 
-# %% ../nbs/api/08_explain.ipynb #954ce2d2
+# %% ../nbs/api/08_explain.ipynb #5a7825ea
 def heat_maps(
     model:Model,    # of a network whose body makes maps
     x:torch.Tensor, # pixels (n, 3, size, size), uint8
-    c:int=1,        # the class to look for, by default the minority
+    c=None          # class number to look for, or several; None: the minority
 )->np.ndarray: # (n, size, size), 0 to 1; all 0 where there is no evidence at all
     "Where the evidence for a class is, by Grad-CAM; raises `BadInput` without captum or without maps"
     try: from captum.attr import LayerAttribution, LayerGradCam
     except ImportError: raise BadInput("--explain needs captum. pip install 'bn_imbalance[explain]'") from None
-    net, about = model.net.eval(), model.about['network']
+    net, about, c = model.net.eval(), model.about['network'], model.rare if c is None else np.atleast_1d(c).tolist()
     device = next(net.parameters()).device
     mean, std = (torch.tensor(about[k], device=device)[:, None, None] for k in ('mean', 'std'))
     def margins(x):
         z = net(x)
-        return z[:, c] - torch.cat([z[:, :c], z[:, c+1:]], 1).logsumexp(1)
+        return z[:, c].logsumexp(1) - z[:, [k for k in range(z.shape[1]) if k not in c]].logsumexp(1)
     x = ((x.to(device).float()/255 - mean)/std).requires_grad_()
     maps = LayerGradCam(margins, net[0]).attribute(x, relu_attributions=True)
     if maps.ndim != 4: raise BadInput(f'--explain: {about["arch"]} makes no maps that could be shown on the image.')

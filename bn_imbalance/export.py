@@ -59,7 +59,7 @@ def _compare(f, wanted, x, what, bs=20):
             worst = float((np.abs(np.asarray(got) - want)/np.maximum(1, np.abs(want))).max())
             if not worst <= 1e-4: raise BadInput(f'{what} differs from the model by {worst:.2g}; nothing was written.')
 
-# %% ../nbs/api/08_export.ipynb #582b656f
+# %% ../nbs/api/08_export.ipynb #9dadd3e9
 def about_export(
     model:Model # any
 )->dict: # texts
@@ -71,10 +71,12 @@ def about_export(
                       'float32, NCHW. Mean and standard deviation are taken care of inside.',
         output='logits and calibrated probabilities of the classes; the label is the largest of logits + offset',
         classes=json.dumps(a['classes']), offset=json.dumps(a['decision']['offset']),
-        threshold=f'{expit(d.cut):.6g} (on the softmax of the logits)', low=json.dumps(a['decision']['low']),
+        threshold=f'{expit(d.cut):.6g} (on the softmax of the logits)' if len(d.offset) == 2 else 'see offset',
+        low=json.dumps(a['decision']['low']),
         review='an expert should see an image unless the label is the only class whose logit minus the log-sum-exp of '
                'the others is at or above its value in low',
-        share=f'{d.share:.6g}', metrics=json.dumps(a['metrics']), recipe=a['recipe']['name'], model=model.id)
+        rare=json.dumps(a['rare']), share=f'{d.share(a["rare"]):.6g}', metrics=json.dumps(a['metrics']),
+        recipe=a['recipe']['name'], model=model.id)
 
 @contextlib.contextmanager
 def _quiet():

@@ -26,7 +26,7 @@ def fits_any_learner(
     foreign = recipe.head, recipe.sampler, recipe.augment, recipe.finish, recipe.train_bn is not None, recipe.on_images
     return recipe.trains and not any(foreign)
 
-# %% ../nbs/api/08_learners.ipynb #a8d9e0f7
+# %% ../nbs/api/08_learners.ipynb #88f07c56
 def _run(learn, layer, recipe, seed, counts, train, dls):
     "Logits and labels of validation and test"
     learn = copy.deepcopy(learn, {id(o): o for o in (learn.dls, learn.lock)}) # a lock cannot be copied
@@ -45,12 +45,11 @@ def _labels(ds):
     "Labels of a data set, without its images where that can be"
     return np.array([int(o) for o in ds.tls[-1]] if hasattr(ds, 'tls') else [int(o[-1]) for o in ds])
 
-def _judged(logits, y, c):
-    "One side of a record: class `c` against the others"
-    m = margin(logits, c).round(6)
-    return dict(y=(y == c).astype(int).tolist(), logits=np.stack([0*m, m], 1).tolist())
+def _judged(logits, y):
+    "One side of a record"
+    return dict(y=y.tolist(), logits=np.asarray(logits, float).round(6).tolist())
 
-# %% ../nbs/api/08_learners.ipynb #0fcdfc41
+# %% ../nbs/api/08_learners.ipynb #e5112474
 def compare_learner(
     learn,               # a fastai Learner; its model returns logits (batch, n_classes)
     recipes=None,        # recipes or their names; None: those of the settings that fit
@@ -58,7 +57,8 @@ def compare_learner(
     test=None,           # DataLoader of the test set, with labels; None: the third of the Learner's DataLoaders
     train:Callable=None, # (learn) -> trains it; None: `fit_one_cycle` with the settings' epochs
     layer:str=None,      # name of the last Linear layer; None: find it, see `find_classifier`
-    name:str='learner'   # of the data, in tables
+    name:str='learner',  # of the data, in tables
+    rare:list=None       # class numbers of the minority; None: classes with fewer training images than the average
 )->list[dict]: # records as from `compare`, for `results`
     "Run recipes on copies of a Learner; raises `BadInput` if a recipe does not fit or there is no test set"
     s = load_settings()
@@ -73,7 +73,12 @@ def compare_learner(
     if layer is None: layer = find_classifier(learn)
     counts = np.bincount(_labels(learn.dls.train_ds)).tolist()
     if len(counts) < 2 or 0 in counts: raise BadInput(f'images per class in training: {counts}. A class is missing.')
-    rare, epochs, out = int(np.argmin(counts)), None if train else s.epochs, []
+    if rare is None: rare = np.flatnonzero(np.array(counts) < np.mean(counts)).tolist()
+    if not rare or not set(rare) < set(range(len(counts))):
+        raise BadInput(f'rare = {rare}: expected some of the class numbers 0 to {len(counts) - 1}, whose images are '
+                       f'{counts}.')
+    classes = dict(classes=[str(o) for o in getattr(learn.dls, 'vocab', range(len(counts)))]) if len(counts) > 2 else {}
+    epochs, out = None if train else s.epochs, []
     train = train or (lambda l: l.fit_one_cycle(s.epochs))
     for r, seed in tqdm([(r, seed) for r in asked for seed in range(seeds)], desc='training', unit='run', disable=None):
         start = time.time()
@@ -81,10 +86,10 @@ def compare_learner(
         failed = None if np.isfinite(zv).all() and np.isfinite(zt).all() else 'the training diverged (not a number)'
         after = r.part('after')(counts, yv, zv) if r.after and not failed else noop
         sides = dict(valid=(zv, yv), test=(zt, yt))
-        config = dict(data=dict(name=name), recipe=dict(name=r.name, final_bn=r.final_bn), seed=seed,
+        config = dict(data=dict(name=name, **classes), recipe=dict(name=r.name, final_bn=r.final_bn), seed=seed,
                       settings=dict(head='own', arch=type(learn.model).__name__, epochs=epochs))
         seconds = round(time.time() - start, 3)
-        sides = {k: None if failed else _judged(after(z), y, rare) for k, (z, y) in sides.items()}
-        out.append(dict(format=2, config=config, versions=run_versions(), seconds=seconds, note=None, failed=failed,
-                        history=[], **sides))
+        sides = {k: None if failed else _judged(after(z), y) for k, (z, y) in sides.items()}
+        out.append(dict(format=2, rare=rare, config=config, versions=run_versions(), seconds=seconds, note=None,
+                        failed=failed, history=[], **sides))
     return out

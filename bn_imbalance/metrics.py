@@ -14,15 +14,14 @@ from scipy.stats import bootstrap
 from sklearn import config_context
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-# %% ../nbs/api/03_metrics.ipynb #a30d20a0
+# %% ../nbs/api/03_metrics.ipynb #277ece19
 def margin(
     logits, # (n, n_classes)
-    c=1     # which class is the minority
+    c=1     # which class is the minority; a list if several are
 )->np.ndarray: # (n,), in nats; the log-odds of the minority
-    "Logit of the minority minus the log-sum-exp of all others"
-    z = np.asarray(logits, dtype=np.float64)
-    rest = np.delete(z, c, axis=1)
-    return z[:, c] - (rest[:, 0] if rest.shape[1] == 1 else logsumexp(rest, axis=1))
+    "Log-sum-exp of the minority's logits minus that of all others"
+    z, joined = np.asarray(logits, dtype=np.float64), lambda o: o[:, 0] if o.shape[1] == 1 else logsumexp(o, axis=1)
+    return joined(z[:, np.atleast_1d(c)]) - joined(np.delete(z, c, axis=1))
 
 # %% ../nbs/api/03_metrics.ipynb #f5d347a0
 def share_weights(
@@ -77,7 +76,7 @@ def brier_score(
     "Mean squared difference between the probability of the minority and the label (Brier 1950)"
     return float(np.average((expit(margins) - (np.asarray(y) == 1))**2, weights=share_weights(y, share)))
 
-# %% ../nbs/api/03_metrics.ipynb #c6d9bfb5
+# %% ../nbs/api/03_metrics.ipynb #1f096617
 def precision_recall_f1(
     y,      # is it of the class? (n,), bool
     found,  # is it said to be? (n,), bool
@@ -88,22 +87,28 @@ def precision_recall_f1(
     return float(hit/said if said else 0), float(hit/there), float(2*hit/(said + there))
 
 def minority_metrics(
-    y,       # test labels (n,), 1 is the minority
+    y,       # test labels (n,)
     logits,  # test logits (n, n_classes)
     y_valid, # validation labels (m,)
-    logits_valid # validation logits (m, n_classes)
-)->dict: # name -> number
+    logits_valid, # validation logits (m, n_classes)
+    rare=(1,) # which classes are the minority
+)->dict: # name -> number; if several classes are rare, the mean over them of each against all others
     "The metrics of one run"
-    m, m_valid, y = margin(logits), margin(logits_valid), np.asarray(y)
+    each = [_one_class(*(o for y, z in ((y, logits), (y_valid, logits_valid))
+                         for o in (np.asarray(y) == c, margin(z, c), np.argmax(z, 1) == c))) for c in rare]
+    return {k: float(np.mean([o[k] for o in each])) for k in each[0]}
+
+def _one_class(y, m, said, y_valid, m_valid, said_valid):
+    "Labels, margins and answers of one class against the others, on test and on validation"
     cut, rare = best_cut(y_valid, m_valid), np.mean(y_valid)
-    precision, recall, f1 = precision_recall_f1(y == 1, m > 0)
+    precision, recall, f1 = precision_recall_f1(y, said)
     with config_context(assume_finite=True, skip_parameter_validation=True): # they take longer than the metrics
         auroc, ap = roc_auc_score(y, m), average_precision_score(y, m)
-    return dict(f1_minority=f1, f1_majority=precision_recall_f1(y != 1, m <= 0)[2], precision_minority=precision,
+    return dict(f1_minority=f1, f1_majority=precision_recall_f1(~y, ~said)[2], precision_minority=precision,
                 recall_minority=recall, auroc=auroc, ap=ap,
-                f1_minority_tuned=precision_recall_f1(y == 1, m > cut)[2], threshold=float(expit(cut)),
+                f1_minority_tuned=precision_recall_f1(y, m > cut)[2], threshold=expit(cut),
                 ece=expected_calibration_error(y, m), brier=brier_score(y, m),
-                f1_rare=precision_recall_f1(y == 1, m > 0, share_weights(y, rare))[2],
+                f1_rare=precision_recall_f1(y, said, share_weights(y, rare))[2],
                 ece_rare=expected_calibration_error(y, m, rare), brier_rare=brier_score(y, m, rare))
 
 # %% ../nbs/api/03_metrics.ipynb #008ca9dd

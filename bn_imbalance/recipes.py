@@ -358,7 +358,7 @@ register(Recipe('crt', 'last layer trained again on balanced draws (cRT, Kang et
 register(Recipe('lws', 'a scale per class learnt on balanced draws (LWS, Kang et al. 2020)', finish=learn_scales))
 register(Recipe('tau_norm', 'w_c / |w_c|^t, t = .7 (tau-norm, Kang et al. 2020)', finish=normalize_classifier));
 
-# %% ../nbs/api/04_recipes.ipynb #b49eda7d
+# %% ../nbs/api/04_recipes.ipynb #d398e1aa
 def subtract_prior(counts, y, z, tau:Within(0, 5, (.25, 2))=1.):
     "Post-hoc logit adjustment"
     return lambda z: z - tau*log_prior(counts).numpy()
@@ -374,10 +374,10 @@ def subtract_tuned_prior(counts, y, z):
     return lambda z: z - taus[run].mean()*prior
 
 def tuned_threshold(counts, y, z, share:Within(0, .99)=0.):
-    "The cut with the best F1 of the rarest class on validation; `share` 0: as it is there"
-    c = int(np.argmin(counts))
-    cut = best_cut(y == c, margin(z, c), share or None)
-    return lambda z: z - cut*np.eye(len(counts))[c]
+    "For each class rarer than the average, the cut with its best F1 on validation; `share` 0: as it is there"
+    rare, cut = np.array(counts) < np.mean(counts), np.zeros(len(counts))
+    for c in np.flatnonzero(rare): cut[c] = best_cut(y == c, margin(z, c), share or None)
+    return lambda z: z - cut
 
 register(Recipe('plain_threshold', 'plain, with the threshold that has the best F1 on validation',
                 after=tuned_threshold))

@@ -117,7 +117,7 @@ def plot_critical_difference(
                  fontsize=11)
     return fig
 
-# %% ../nbs/api/07_report.ipynb #966d4cf0
+# %% ../nbs/api/07_report.ipynb #99c22778
 def plot_margins(
     recs:list[dict],         # from `compare` or `read_runs`
     names=('plain', 'final_bn'), # recipes; those without runs are left out
@@ -129,13 +129,15 @@ def plot_margins(
     found = {n: found[n] for n in names if n in found}
     fig, axs = _axes(1, len(found), w=4.4*len(found), h=2.9, sharey=True)
     for ax, (name, r) in zip(axs.flat, found.items()):
-        y, m = np.array(r['test']['y']), margin(r['test']['logits'])
+        rare, z = r.get('rare', [1]), np.array(r['test']['logits'])
+        y, said = np.isin(r['test']['y'], rare), np.isin(z.argmax(1), rare)
+        m = z[:, rare].max(1) - np.delete(z, rare, axis=1).max(1)
         lo, hi = np.quantile(m, [.0, .98])
         for c, color, label in (0, MAJORITY, 'majority'), (1, MINORITY, 'minority'):
-            ax.hist(m[y == c].clip(lo, hi), bins=np.linspace(lo, hi, 32), color=color, alpha=.65, label=label)
+            ax.hist(m[y == bool(c)].clip(lo, hi), bins=np.linspace(lo, hi, 32), color=color, alpha=.65, label=label)
         ax.axvline(0, color='k', lw=1.2)
-        missed, alarms = (m[y == 1] <= 0).sum(), (m[y == 0] > 0).sum()
-        ax.set(title=f'{name}: misses {missed} of {(y == 1).sum()}, {alarms} false alarms',
+        missed, alarms = (~said[y]).sum(), said[~y].sum()
+        ax.set(title=f'{name}: misses {missed} of {y.sum()}, {alarms} false alarms',
                xlabel='margin of the minority (nats)')
     axs[0, 0].set_ylabel('test images'); axs[0, -1].legend(frameon=False)
     return fig
@@ -162,17 +164,19 @@ def plot_epochs(
     axs[0, 1].legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
     return fig
 
-# %% ../nbs/api/07_report.ipynb #9d9ffcea
+# %% ../nbs/api/07_report.ipynb #91e5854b
 def mistakes(
     rec:dict,           # a record
     split:pd.DataFrame  # its split, as `compare` stores it
-)->pd.DataFrame: # rows of the test set with `probability` of the minority and `kind` (missed, false alarm); worst first
-    "Test images that a run got wrong"
-    test = split[split.split == 'test'].assign(margin=margin(rec['test']['logits']))
-    wrong = test[(test.margin > 0) != (test.label == 'minority')].copy()
-    wrong['kind'] = np.where(wrong.label == 'minority', 'missed', 'false alarm')
-    wrong['probability'] = expit(wrong.margin)
-    return wrong.assign(size=wrong.margin.abs()).sort_values('size', ascending=False).drop(columns=['margin', 'size'])
+)->pd.DataFrame: # rows of the test set with `kind` (missed, false alarm), `said` and `probability`; worst first
+    "Test images that a run got wrong; the probability is that of the rare class that was missed or named"
+    test, z, rare = split[split.split == 'test'], np.array(rec['test']['logits']), rec.get('rare', [1])
+    y, said = targets(test), z.argmax(1)
+    sick, alarm = np.isin(y, rare), np.isin(said, rare)
+    m = np.stack([margin(z, c) for c in range(z.shape[1])], 1)[np.arange(len(z)), np.where(sick, y, said)]
+    test = test.assign(kind=np.where(sick, 'missed', 'false alarm'), said=np.array(class_names(test))[said],
+                       probability=expit(m), size=np.where(sick, m, -m))
+    return test[np.where(sick, y != said, alarm)].sort_values('size').drop(columns='size')
 
 # %% ../nbs/api/07_report.ipynb #03cbea6b
 _css = """
@@ -219,10 +223,11 @@ def _table(df):
     rows = [Tr(Th(i, scope='row'), *map(Td, r)) for i, r in zip(df.index, df.astype(str).to_numpy())]
     return Div(Table(Thead(head), Tbody(*rows)), cls='wide')
 
-# %% ../nbs/api/07_report.ipynb #95cd0ff3
+# %% ../nbs/api/07_report.ipynb #359bbb78
 def _images_section(split):
     "Sample images of both classes, and how many are where"
-    n = pd.crosstab(split.split, split.label).reindex(index=SIDES, columns=LABELS, fill_value=0).rename_axis('split')
+    n = pd.crosstab(split.split, split['class' if 'target' in split else 'label'])
+    n = n.reindex(index=SIDES, columns=class_names(split), fill_value=0).rename_axis('split')
     def some(side, label, k=10):
         part = split[(split.split == side) & (split.label == label)]
         return _thumbs(part.sample(min(k, len(part)), random_state=0))
@@ -234,8 +239,9 @@ def _images_section(split):
 
 def _mistakes_section(recs, split, names):
     "Missed and falsely alarmed images of the first seed"
+    other = lambda o: f', said {_short(o["said"])}' if 'target' in split else ''
     out = [H2('What goes wrong'), P('Test images of the first run that were answered wrongly, the surest mistakes '
-                                    'first, with the probability of the minority.')]
+                                    'first, with the probability of the rare class that was missed or named.')]
     for name in names:
         rec = next(r for r in recs if r['config']['recipe']['name'] == name)
         wrong = mistakes(rec, split)
@@ -243,7 +249,7 @@ def _mistakes_section(recs, split, names):
             w = wrong[wrong.kind == kind]
             more = ', the first 10' if len(w) > 10 else ''
             out += [P(f'{name}: {len(w)} {kind if len(w) == 1 else plural}{more}'),
-                    _thumbs(w.head(10), lambda o: f'{_short(o["class"])}, p = {o["probability"]:.2f}')]
+                    _thumbs(w.head(10), lambda o: f'{_short(o["class"])}, p = {o["probability"]:.2f}{other(o)}')]
     return Section(*out)
 
 def _failed(recs):
@@ -264,6 +270,11 @@ def _leaderboard_section(df, recs):
         _png(plot_leaderboard(df), 'F1, AUROC and Brier score of each recipe, with intervals'),
         Details(Summary('What each recipe does'), *[P(Code(r), ' ', recipes[r.split(':')[0]].doc) for r in lb.index
                                                     if r.split(':')[0] in recipes]))
+
+def _class_section(recs):
+    return Section(H2('Class by class'), _table(by_class_text(recs)),
+        P('Mean F1 of each rare class, named by itself: an image of it that is taken for another rare class counts as '
+          'missed. All other tables give the mean over the rare classes, each against all others.', cls='soft'))
 
 def _quality_section(df, y_valid):
     return Section(H2('Better ranking, or another cut?'),
@@ -298,12 +309,13 @@ def _paper_section(df):
         ', Table I: another network, other draws, the same sizes of the split.', cls='soft'))
 
 def _why_section(recs, names, curves):
-    valid, test = (np.mean(recs[0][side]['y']) for side in ('valid', 'test'))
+    valid, test = (np.isin(recs[0][side]['y'], recs[0].get('rare', [1])).mean() for side in ('valid', 'test'))
     return Section(H2('Why'),
         _png(plot_margins(recs, names), 'Histograms of the margin of test images',
-             'One run. Each test image has a margin: the logit of the minority minus that of the majority. To the '
-             'right of the line the network says "minority". Where many minority images lie left of the line but '
-             'right of the majority, the network ranks well and cuts in the wrong place.'),
+             'One run. Each test image has a margin: the logit of the minority minus that of the majority; of several '
+             'classes on a side the highest counts. To the right of the line the network says "minority". Where many '
+             'minority images lie left of the line but right of the majority, the network ranks well and cuts in the '
+             'wrong place.'),
         _png(plot_epochs(recs, curves), 'F1 over epochs',
              'The test curves are shown, not used: nothing was chosen by them. Of the validation images '
              f'{valid:.1%} are of the minority, of the test images {test:.1%}. Where it is rarer, false alarms cost '
@@ -317,7 +329,7 @@ def _how_section(rec, command):
         P('Settings: ', listed(rec['config']['settings'], ' = ')), P('Versions: ', listed(rec['versions'], ' ')),
         P('The same again: ', Code(command)) if command else '')
 
-# %% ../nbs/api/07_report.ipynb #160466df
+# %% ../nbs/api/07_report.ipynb #6193748a
 def report_html(
     recs:list[dict],          # from `compare` or `read_runs`
     split:pd.DataFrame=None,  # the split of the first seed; None leaves the images out
@@ -339,11 +351,13 @@ def report_html(
     pair, cut = present('plain', 'final_bn') or ran[:2], present('plain', 'weighted', names[0], 'final_bn')
     title = f'{d["name"]}: which remedy for the rare class?'
     about = (f'{len(names)} recipes, {n} {"run" if n == 1 else "runs"} each, on {st["arch"]} at {st["size"]} pixels, '
-             f'{st["epochs"]} epochs. Minority: {", ".join(d["minority"])}. Majority: {", ".join(d["majority"])}.')
-    y_valid = good[0]['valid']['y']
+             f'{st["epochs"]} epochs. Minority: {", ".join(d["minority"])}. Majority: {", ".join(d["majority"])}.'
+             + ' The classes are told apart; F1 and the like are means over the rare ones.' * ('classes' in d))
+    y_valid = np.isin(good[0]['valid']['y'], good[0].get('rare', [1]))
     note = 'This counts the tuned values too; the leaderboard below is of the defaults.'
     answer = Div(*map(P, verdict(both)), P(note, cls='soft') if variants else '', cls='answer')
-    parts = [H1(title), P(about, cls='soft'), answer, _leaderboard_section(df, recs), _quality_section(df, y_valid),
+    parts = [H1(title), P(about, cls='soft'), answer, _leaderboard_section(df, recs),
+             _class_section(recs) if 'classes' in d else '', _quality_section(df, y_valid),
              _threshold_section(df, y_valid, cut or ran[:3]),
              _tuned_section(both, chosen, trials) if chosen else '', _paper_section(df),
              _why_section(good, pair, known)]
@@ -363,7 +377,8 @@ def write_report(
 )->Path: # the page
     "Write `results.csv` and `report.html` into `out`; what `tune` left in `tuning.csv` goes into the page"
     out = Path(out)
-    read = lambda p: pd.read_csv(p) if p.exists() else None
+    texts = dict.fromkeys(('path', 'label', 'class', 'group'), str) # a class may be called 8, or NA
+    read = lambda p: pd.read_csv(p, dtype=texts, keep_default_na=False) if p.exists() else None
     try:
         seed = next((r['config']['seed'] for r in recs if not r['failed']), 0)
         split, trials = read(out/'splits'/f'seed{seed}.csv'), read(out/'tuning.csv')

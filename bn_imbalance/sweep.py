@@ -198,7 +198,7 @@ def _on_ray(jobs, inputs, workers):
 def _on_worker(job, arrays): # Ray's arrays are read-only, and PyTorch would warn of that
     return _do(job, *(a and Features(a[0], torch.from_numpy(a[1].copy())) for a in arrays))
 
-# %% ../nbs/api/06_sweep.ipynb #873cdfc9
+# %% ../nbs/api/06_sweep.ipynb #fbdc05ec
 BACKENDS = dict(serial=_serial, process=_in_processes, ray=_on_ray)
 
 def compare(
@@ -217,11 +217,11 @@ def compare(
     s = s or load_settings()
     if backend not in (None, *BACKENDS): raise BadInput(f'--backend {backend}: expected {", ".join(BACKENDS)}.')
     if workers is not None and workers < 1: raise BadInput(f'--workers {workers}: expected a whole number from 1.')
-    chosen, store = field or get_recipes(s.recipes), Store(out) if out else None
+    chosen = field or get_recipes(s.recipes)
     engines, device = {r.name: choose_engine(r, s) for r in chosen}, _usable(device or str(default_device()))
     find_body(s.arch)
     splits = {seed: draw_split(data, s, seed, protocol) for seed in (range(s.seeds) if seeds is None else seeds)}
-    about = data_config(data, protocol)
+    about, store = data_config(data, protocol), Store(out) if out else None
     configs = [(r, seed, run_config(about, r, s, seed)) for seed in splits for r in chosen]
     done = [rec for *_, c in configs if store and (rec := store.get(c))]
     have = {(rec['config']['recipe']['name'], rec['config']['seed']) for rec in done}

@@ -175,7 +175,7 @@ def _free_memory():
     try: return 1024*int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text())[1])
     except (OSError, TypeError): return float('inf') # not on Linux
 
-# %% ../nbs/api/05_training.ipynb #b8d374f9
+# %% ../nbs/api/05_training.ipynb #290d6dc3
 class TensorDL(DataLoader):
     "Batches of rows of two tensors; with `wgts`, drawn by weight as fastai's `WeightedDL` does"
     def __init__(self, x, y, wgts=None, tfms=None, **kwargs):
@@ -193,9 +193,9 @@ class TensorDL(DataLoader):
 def split_labels(
     split:pd.DataFrame, # columns label, split
     side:str            # train, valid or test
-)->np.ndarray: # (n,), 1 is the minority
+)->np.ndarray: # (n,), class numbers; with two classes 1 is the minority
     "The labels of one side, in the order of the split"
-    return (split.label[split.split == side] == 'minority').to_numpy().astype(int)
+    return targets(split[split.split == side])
 
 def tensor_dls(
     split:pd.DataFrame, # columns digest, label, split
@@ -213,7 +213,7 @@ def tensor_dls(
         if side == 'train': return _train_dl(xs, y, s, tfms=tfms)
         return TensorDL(xs, y, tfms=tfms, bs=min(1024 if xs.ndim == 2 else 128, len(y)), num_workers=0)
     dls = DataLoaders(*map(one, SIDES), device=device)
-    dls.c = 2
+    dls.c = len(class_names(split))
     return dls
 
 def _pixel_tfms(stats, device):
@@ -513,16 +513,18 @@ def train(
     net = pooled_body(s.arch, s.weights).to(dls.device) if engine == 'forward' else None
     return train_heads(dls, recipes, s, seed, kept, net)
 
-# %% ../nbs/api/05_training.ipynb #1382ec18
+# %% ../nbs/api/05_training.ipynb #1cb4a0f2
 def data_config(
     data:Data,        # a data set
     protocol:str=None # None: what suits the data
 )->dict: # JSON
     "What identifies a data set in a record"
-    rows = sorted(zip(data.items.label, data.items.digest, data.items.group))
+    apart = 'target' in data.items
+    rows = sorted(zip(data.items['class' if apart else 'label'], data.items.digest, data.items.group))
     return dict(name=data.name, source=data.source, protocol=protocol or data.protocol, grouped=data.grouped,
                 majority=data.classes('majority'), minority=data.classes('minority'),
-                fingerprint=hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest())
+                fingerprint=hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest(),
+                **(dict(classes=data.names) if apart else {}))
 
 # of the comparison, not of a run; weights go by their digest
 _not_of_a_run = 'recipes', 'seeds', 'weights', 'tune', 'tune_seeds', 'factors', 'place'
@@ -566,6 +568,7 @@ def run_together(
     device=None             # None: a GPU if there is one
 )->list[dict]: # the records, one per recipe, equal to those of `run` but for the seconds, which are shared out evenly
     "Run several recipes on one seed; if a GPU runs out of memory, once more with batches half as large"
+    rare = rare_targets(split)
     ys, out, engines = {side: split_labels(split, side) for side in SIDES}, {}, {}
     for r, c in zip(recipes, configs or [{}]*len(recipes)): engines.setdefault(choose_engine(r, s), []).append((r, c))
     if features is None and {'features', 'forward'} & set(engines): features = body_features(split, s, device)
@@ -579,9 +582,9 @@ def run_together(
             gc.collect(), torch.cuda.empty_cache()
             used = replace(s, batch_size=s.batch_size // 2)
         if note: trained = train(engine, split, rs, used, seed, features, pixels, device)
-        with _threads(1): judged = [judge(r, trained[r.training], ys, used, seed) for r in rs]
-        about = dict(format=2, engine=engine, device=str(device or default_device()), versions=run_versions(),
-                     seconds=round((time.time() - start) / len(rc), 3), note=note)
+        with _threads(1): judged = [judge(r, trained[r.training], ys, used, seed, rare) for r in rs]
+        about = dict(format=2, rare=rare, engine=engine, device=str(device or default_device()),
+                     versions=run_versions(), seconds=round((time.time() - start) / len(rc), 3), note=note)
         out.update((r, dict(config=c or {}, **about, **o)) for (r, c), o in zip(rc, judged))
     return [out[r] for r in recipes]
 
@@ -590,7 +593,8 @@ def judge(
     trained:Trained, # its training
     ys:dict,         # labels (n,) of train, valid and test
     s:Settings,      # for a `finish` that trains
-    seed:int         # the same
+    seed:int,        # the same
+    rare=(1,)        # which classes are the minority
 )->dict: # failed (a reason or None), history, valid, test; JSON
     "What comes after training: the recipe's last steps, and the logits it is judged on"
     epochs, history, counts = list(trained.epochs), [], np.bincount(ys['train']).tolist()
@@ -604,7 +608,7 @@ def judge(
             return dict(failed=why, history=history, valid=None, test=None)
         change = recipe.part('after')(counts, ys['valid'], z[0]) if recipe.after else lambda o: o
         z = dict(zip(('valid', 'test'), map(change, z)))
-        history.append(dict(train_loss=loss, **{side: _brief(ys[side] == 1, margin(z[side])) for side in z}))
+        history.append(dict(train_loss=loss, **{side: _brief(ys[side], z[side], rare) for side in z}))
     return dict(failed=None, history=history,
                 **{side: dict(y=ys[side].tolist(), logits=z[side].round(6).tolist()) for side in z})
 
@@ -634,11 +638,13 @@ def _refit(module, x, y, s, seed, lr):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(s.epochs, lr, cbs=_OnlyTrain())
     return learn.model.eval()
 
-def _brief(y, m):
-    "The two numbers that are worth a curve over epochs"
-    found, rank, n = m > 0, rankdata(m), y.sum()
-    f1 = 2*(found & y).sum() / (found.sum() + n)
-    auroc = (rank[y].sum() - n*(n + 1)/2) / (n*(len(y) - n)) # as scikit-learn's, which takes ten times as long
+def _brief(y, z, rare):
+    "The two numbers that are worth a curve over epochs, means over the rare classes"
+    def one(y, found, m):
+        rank, n = rankdata(m), y.sum()
+        return (2*(found & y).sum() / (found.sum() + n),
+                (rank[y].sum() - n*(n + 1)/2) / (n*(len(y) - n))) # as scikit-learn's, which takes ten times as long
+    f1, auroc = np.mean([one(y == c, z.argmax(1) == c, margin(z, c)) for c in rare], axis=0)
     return dict(f1_minority=float(f1), auroc=float(auroc))
 
 def run_versions(
@@ -646,9 +652,10 @@ def run_versions(
     "What a run is computed with"
     return dict(python=platform.python_version(), **_versions('bn_imbalance', 'torch', 'torchvision', 'timm', 'fastai'))
 
-# %% ../nbs/api/05_training.ipynb #3071b760
+# %% ../nbs/api/05_training.ipynb #e89c46eb
 def record_metrics(
     rec:dict # from `run`
 )->dict: # see `minority_metrics`
     "The metrics of a run, from its record"
-    return minority_metrics(rec['test']['y'], rec['test']['logits'], rec['valid']['y'], rec['valid']['logits'])
+    test, valid = rec['test'], rec['valid']
+    return minority_metrics(test['y'], test['logits'], valid['y'], valid['logits'], rec.get('rare', (1,)))

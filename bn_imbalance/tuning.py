@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['TUNING_SEEDS', 'settings_to_try', 'validation_f1', 'tune', 'best_variants']
 
-# %% ../nbs/api/06_tuning.ipynb #c11a68eb
+# %% ../nbs/api/06_tuning.ipynb #12f45540
 from .core import *
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from scipy.stats import qmc
-from sklearn.metrics import f1_score
 from .data import *
 from .metrics import *
 from .recipes import *
@@ -32,14 +31,16 @@ def settings_to_try(
         return float(f'{x:.3g}') # so that the name tells it exactly
     return [recipe] + [recipe.set(**{k: value(w, u) for (k, w), u in zip(ranges.items(), p)}) for p in points]
 
-# %% ../nbs/api/06_tuning.ipynb #3ad7995f
+# %% ../nbs/api/06_tuning.ipynb #cdfafe5d
 def validation_f1(
     rec:dict # from `compare`
 )->float: # 0 to 1; 0 for a failed run
     "F1 of the minority on validation under the shares of the test set"
     if rec['failed']: return 0.
-    y = np.array(rec['valid']['y'])
-    return f1_score(y, margin(rec['valid']['logits']) > 0, sample_weight=share_weights(y, np.mean(rec['test']['y'])))
+    y, said = np.array(rec['valid']['y']), np.argmax(rec['valid']['logits'], 1)
+    there, wanted = (np.bincount(rec[side]['y'])/len(rec[side]['y']) for side in ('valid', 'test'))
+    w = (wanted/there)[y]
+    return float(np.mean([precision_recall_f1(y == c, said == c, w)[2] for c in rec.get('rare', (1,))]))
 
 TUNING_SEEDS = 1000 # the first; those of the runs we report on start at 0
 

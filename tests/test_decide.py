@@ -15,6 +15,9 @@ def draw(rng):
     return y, np.round(m, 1) if rng.random() < .5 else m
 
 
+def two(m): return np.c_[0*np.asarray(m), m] # logits with this margin
+
+
 def made_up(seed=0, n=400, rare=.06, gap=2.):
     "Out-of-fold predictions of three seeds"
     rng, parts = np.random.default_rng(seed), []
@@ -56,11 +59,11 @@ def test_recall_is_reached_with_the_highest_cut(problem, wanted):
 def test_calibration_keeps_the_order_and_is_never_certain(problem, share):
     y, m = problem
     n = np.bincount(y)
-    scale, shift = calibrate(y, m, share, n)
+    scale, (_, shift) = calibrate(y, two(m), [1 - share, share], n)
     assert scale >= 0 and np.isfinite([scale, shift]).all()
-    flat, _ = calibrate(y, np.where(y == 1, -1., 1.), share, n) # ranks the wrong way round
+    flat, _ = calibrate(y, two(np.where(y == 1, -1., 1.)), [1 - share, share], n) # ranks the wrong way round
     assert flat == 0
-    sure, shift = calibrate(y, np.where(y == 1, 1., -1.), .5, n) # separates without error
+    sure, (_, shift) = calibrate(y, two(np.where(y == 1, 1., -1.)), [.5, .5], n) # separates without error
     p = expit(sure*np.array([-1, 1]) + shift)
     np.testing.assert_allclose(p, [1/(n[0] + 2), (n[1] + 1)/(n[1] + 2)], atol=.01)
 
@@ -69,7 +72,7 @@ def test_calibrated_probabilities_are_frequencies():
     rng = np.random.default_rng(0)
     y = (rng.random(20000) < .1).astype(int)
     m = 3*rng.normal(2*y - 1, 1) + 1.5
-    scale, shift = calibrate(y, m, None, np.bincount(y))
+    scale, (_, shift) = calibrate(y, two(m), np.bincount(y)/len(y), np.bincount(y))
     p = expit(scale*m + shift)
     for lo, hi in (0, .05), (.05, .3), (.3, .7), (.7, 1):
         at = (p >= lo) & (p < hi)
@@ -93,13 +96,13 @@ def test_no_say_in_its_own_threshold():
     mine = turned.group.isin(oof.group[(oof.side == 'test') & (oof.seed == 0)])
     turned.loc[mine, 'y'] = 1 - turned.y[mine] # whatever the labels of seed 0's test images are ...
     second = judged(turned, goal)
-    for c in 'said', 'flagged', 'probability': # ... they are judged alike
+    for c in 'said', 'flagged', 'p1': # ... they are judged alike
         assert (first[c][first.seed == 0] == second[c][second.seed == 0]).all()
 
 
 def test_performance_follows_from_its_two_rates():
     oof, goal = made_up(n=3000), Goal(cost_miss=10, cost_alarm=2, share=.02)
-    p = performance(judged(oof, goal), goal, .02)
+    p = performance(judged(oof, goal), goal, [.98, .02])
     r, f = p['recall'][0], p['false_alarms'][0]
     assert p['precision'][0] == pytest.approx(.02*r/(.02*r + .98*f))
     assert p['f1'][0] == pytest.approx(2*p['precision'][0]*r/(p['precision'][0] + r))
@@ -110,14 +113,14 @@ def test_performance_follows_from_its_two_rates():
 
 def test_perfect_is_not_certain():
     t = judged(made_up(gap=40.), Goal())
-    mean, low, high = performance(t, Goal(), .1)['recall']
+    mean, low, high = performance(t, Goal(), [.9, .1])['recall']
     assert mean == 1 and low < .95 and high < 1 # a handful of images
 
 
 @pytest.mark.parametrize('n_classes', [2, 4])
 def test_any_number_of_classes(n_classes):
     rng = np.random.default_rng(0)
-    d = Decision(2., (0.,)*n_classes, (0.,)*(n_classes - 1) + (1.,), (-1.,)*n_classes, .1)
+    d = Decision(2., (0.,)*n_classes, (0.,)*(n_classes - 1) + (1.,), (-1.,)*n_classes, (1/n_classes,)*n_classes)
     z = rng.normal(size=(50, n_classes))
     assert d.calibrated(z).shape == z.shape and np.allclose(d.calibrated(z).sum(1), 1)
     assert (d.labels(z) == (z + np.r_[np.zeros(n_classes - 1), 1]).argmax(1)).all()

@@ -97,7 +97,7 @@ def rewritten(copy, change):
 
 TAMPERED = {
     'network.size is missing': lambda a: a['network'].update(size='224'),
-    'of format 2': lambda a: a.update(format=2),
+    'of format 3': lambda a: a.update(format=3),
     '3 classes, but pools is for 2': lambda a: a['classes'].append('third'),
     'network.layers is missing or not': lambda a: a['network']['layers'].append(['Softplus', {}]),
     'network.layers make no network': lambda a: a['network']['layers'][-1][1].update(momentums=1),
@@ -108,7 +108,9 @@ TAMPERED = {
     'not the file that was saved': lambda a: a.update(tensors='0'*32),
     'settings or goal': lambda a: a['settings'].update(epochs=-1),
     'settings is missing': lambda a: a['settings'].update(weights='/etc/passwd'),
-    'metrics is missing': lambda a: a['metrics'].clear()}
+    'metrics is missing': lambda a: a['metrics'].clear(),
+    'rare is not some of the 2 classes': lambda a: a.update(rare=[2]),
+    'by_class has not the same': lambda a: a.update(by_class={'bad': {k: [0, 0, 0] for k in ('recall', 'precision', 'f1')}})}
 
 
 @pytest.mark.parametrize('message', TAMPERED)

@@ -4,7 +4,7 @@ import numpy as np, pytest, torch
 from torch import nn
 from fastai.vision.all import CrossEntropyLossFlat, DataLoaders, Learner, MixUp, TfmdDL, accuracy
 from bn_imbalance.core import BadInput
-from bn_imbalance.leaderboard import leaderboard, results
+from bn_imbalance.leaderboard import by_class, leaderboard, results
 from bn_imbalance.learners import compare_learner, fits_any_learner
 from bn_imbalance.recipes import recipes
 
@@ -45,8 +45,16 @@ def test_every_recipe_that_fits():
 def test_the_rarest_class_is_the_minority(rare, n_classes):
     rec, = compare_learner(learner(rare, n_classes), ['weighted'], seeds=1, train=lambda l: l.fit_one_cycle(15))
     z, y = np.array(rec['test']['logits']), np.array(rec['test']['y'])
-    assert z.shape == (48, 2) and y.sum() == 8
+    assert rec['rare'] == [rare] and z.shape == (48, n_classes) and (y == rare).sum() == 8
     assert results([rec]).auroc[0] > .7
+    if n_classes > 2: assert list(by_class([rec])) == [str(rare)]
+
+
+def test_several_rare_classes_by_name_of_their_numbers():
+    rec, = compare_learner(learner(3, 4), ['final_bn'], seeds=1, train=briefly, rare=[0, 3])
+    assert rec['rare'] == [0, 3] and by_class([rec]).shape == (1, 2)
+    for wrong in [4], [], [0, 1, 2, 3]:
+        with pytest.raises(BadInput, match='some of the class numbers 0 to 3'): compare_learner(learner(3, 4), ['plain'], rare=wrong)
 
 
 def test_own_callbacks_and_freezing():
