@@ -475,7 +475,7 @@ def decoded(
         while waiting: yield waiting.popleft().result()
     finally: ex.shutdown(cancel_futures=True)
 
-# %% ../nbs/api/08_deploy.ipynb #1407767c
+# %% ../nbs/api/08_deploy.ipynb #58c2943d
 COLUMNS = ['path', 'label', 'probability', 'calibrated_probability', 'threshold', 'review', 'error', 'model']
 
 def model_logits(
@@ -499,6 +499,7 @@ def predictions(
     bs:int=32    # images at once
 )->Iterator[tuple]: # a table with `COLUMNS`, and the pixels of its rows without error
     "Predict images batch by batch; one that cannot be read gets a row that says why"
+    keep_memory()
     model.net.to(memory_format=torch.channels_last)
     d, names, me = model.decision, np.array(model.classes), model.id
     images = decoded(paths, model.about['network']['size'])

@@ -102,7 +102,7 @@ class FeatureStore:
         except sqlite3.OperationalError as e:
             raise BadInput(f'{self.path}: cannot be written ({e}). Make room, or set BN_IMBALANCE_CACHE.') from e
 
-# %% ../nbs/api/05_training.ipynb #d7a580cb
+# %% ../nbs/api/05_training.ipynb #79f27783
 class Features:
     "Feature vectors of images, looked up by the images' hashes"
     def __init__(self, digests, x): self.rows, self.x = {d: i for i, d in enumerate(digests)}, x
@@ -132,6 +132,7 @@ def body_features(
     bs:int=32           # images at once
 )->Features: # float32, n_features per image
     "The pooled features of a fixed body in evaluation mode, from the store or computed and stored"
+    keep_memory()
     items, store = items.drop_duplicates('digest'), _store_for(s)
     have = store.get(items.digest)
     todo = items[~items.digest.isin(have)]
@@ -513,7 +514,7 @@ def train(
     net = pooled_body(s.arch, s.weights).to(dls.device) if engine == 'forward' else None
     return train_heads(dls, recipes, s, seed, kept, net)
 
-# %% ../nbs/api/05_training.ipynb #1cb4a0f2
+# %% ../nbs/api/05_training.ipynb #2296ca2b
 def data_config(
     data:Data,        # a data set
     protocol:str=None # None: what suits the data
@@ -568,6 +569,7 @@ def run_together(
     device=None             # None: a GPU if there is one
 )->list[dict]: # the records, one per recipe, equal to those of `run` but for the seconds, which are shared out evenly
     "Run several recipes on one seed; if a GPU runs out of memory, once more with batches half as large"
+    keep_memory()
     rare = rare_targets(split)
     ys, out, engines = {side: split_labels(split, side) for side in SIDES}, {}, {}
     for r, c in zip(recipes, configs or [{}]*len(recipes)): engines.setdefault(choose_engine(r, s), []).append((r, c))
