@@ -53,9 +53,9 @@ def test_fences_of_callouts_balance(path):
 @each
 def test_figures_have_alt_text(path):
     for cell in read_nb(path).cells:
-        if any(m in data for _, data in outputs(cell) for m in PICTURES):
-            alt = directives(cell.source).get('fig-alt', '')
-            assert re.fullmatch(r'"[^"]{25,}"', alt), f'{alt!r} in: {cell.source[:80]}'
+        drawn, alt = any(m in data for _, data in outputs(cell) for m in PICTURES), directives(cell.source).get('fig-alt')
+        assert drawn == bool(alt), f'a picture without alt text, or alt text without a picture: {cell.source[:80]}'
+        if drawn: assert re.fullmatch(r'"[^"]{25,}"', alt), f'{alt!r} in: {cell.source[:80]}'
         assert not any('<img' in ''.join(data.get('text/html', '')) for _, data in outputs(cell))
 
 
