@@ -72,7 +72,9 @@ def main(
         with learn.no_bar(), learn.no_logging():
             if device.type == 'cuda': learn.fit_one_cycle(1, s.lr) # the first epoch warms up
             start = time.time(); learn.fit_one_cycle(1, s.lr); plain[learns] = time.time() - start
-    start = time.time(); learn.get_preds(dl=dls[2]); test_pass = time.time() - start
+    start = time.time()
+    with learn.no_bar(): learn.get_preds(dl=dls[2])
+    test_pass = time.time() - start
 
     with FlopCounterMode(display=False) as count:
         pooled_body(s.arch, s.weights)(torch.zeros(1, 3, s.size, s.size))

@@ -358,7 +358,7 @@ def _list_of(ok, least=0): return lambda o: isinstance(o, list) and len(o) >= le
 def _dict_of(ok): return lambda o: isinstance(o, dict) and all(map(ok, o.values()))
 def _three(ok): return lambda o: _list_of(ok)(o) and len(o) == 3
 def _measured(o): return _dict_of(_three(_number))(o) and {'recall', 'precision', 'f1'} <= set(o) <= set(_MEANING)
-def _layer(o): return (isinstance(o, list) and len(o) == 2 and o[0] in LAYERS and
+def _layer(o): return (isinstance(o, list) and len(o) == 2 and _text(o[0]) and o[0] in LAYERS and
                        _dict_of(lambda v: isinstance(v, bool) or _number(v))(o[1]))
 
 _FIELDS = {
@@ -371,7 +371,7 @@ _FIELDS = {
     'recipe.params': _dict_of(lambda o: o is None or _number(o)), 'decision.scale': lambda o: _number(o) and o >= 0,
     'decision.shift': _list_of(_number), 'decision.offset': _list_of(_number), 'decision.low': _list_of(_number),
     'decision.shares': _list_of(lambda o: _number(o) and 0 < o < 1),
-    'goal': _dict_of(lambda o: o is None or _number(o)),
+    'goal': _dict_of(lambda o: o is None or _number(o)), 'goal.level': _number,
     'metrics': _measured, 'by_class': lambda o: _dict_of(_measured)(o) and all(map(_text, o)),
     'data.name': _text, 'data.protocol': lambda o: o in ('paper', 'all'), 'data.fingerprint': _text,
     **{f'trained_on.{k}': _whole for k in (*LABELS, 'subjects')}, 'decided_on': _list_of(_whole),
@@ -401,7 +401,7 @@ def check_about(
     for field in 'pools', 'decided_on', 'decision.shift', 'decision.offset', 'decision.low', 'decision.shares':
         if (k := len(_at(about, field))) != n: raise BadInput(f'{where}: {n} classes, but {field} is for {k}.')
     try: load_settings(**about['settings']), Goal(**about['goal'])
-    except (BadInput, TypeError) as e:
+    except (BadInput, TypeError, OverflowError) as e:
         raise BadInput(f'{where}: settings or goal: {" ".join(str(e).split())[:300]}') from None
     if about['checksum'] != _checksum(about):
         raise BadInput(f'{where}: was changed after it was written. Make the model again with bn-fit.')

@@ -194,8 +194,9 @@ def test_disk_full(village, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_leaves_whole_files(village, tmp_path):
-    village.pause = 1
-    code = ('import sys, json; from bn_imbalance import cli, fetch; rows = json.load(open(sys.argv.pop(1))); '
+    village.pause = .5
+    code = ('import sys, json, signal; signal.signal(signal.SIGINT, signal.default_int_handler); ' # a background job may ignore it
+            'from bn_imbalance import cli, fetch; rows = json.load(open(sys.argv.pop(1))); '
             'fetch.plantvillage_list = lambda: rows; sys.argv[0] = "bn-data"; cli.bn_data.cli()')
     pd.DataFrame(village.rows).to_json(tmp_path/'rows.json', orient='records')
     p = subprocess.Popen([sys.executable, '-c', code, tmp_path/'rows.json', 'fetch', '--plants', 'apple', '--out', tmp_path/'pv',
