@@ -88,6 +88,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'bn_imbalance.core._read_ini': ('api/core.html#_read_ini', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core._wanted': ('api/core.html#_wanted', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.cache_dir': ('api/core.html#cache_dir', 'bn_imbalance/core.py'),
+                                   'bn_imbalance.core.check_source': ('api/core.html#check_source', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.keep_memory': ('api/core.html#keep_memory', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.load_settings': ('api/core.html#load_settings', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.near': ('api/core.html#near', 'bn_imbalance/core.py'),

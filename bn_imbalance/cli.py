@@ -32,7 +32,7 @@ def command(func):
     func.cli = cli
     return func
 
-# %% ../nbs/api/09_cli.ipynb #9024c561
+# %% ../nbs/api/09_cli.ipynb #a7b792c4
 @command
 def bn_compare(
     data:str='leaves',   # leaves (embedded), a folder with one sub-folder per class, or a CSV file: path,label[,group]
@@ -61,6 +61,7 @@ def bn_compare(
     "Which remedy for a rare class works on these images? Options not given are as in settings.ini."
     s = load_settings(settings, recipes=recipes, seeds=seeds, arch=arch, weights=weights, size=size, head=head,
                       epochs=epochs, batch_size=batch_size, lr=lr, engine=engine, tune=tune)
+    check_source(data)
     worker_context() # loads while we read images
     from bn_imbalance.data import read_data
     from bn_imbalance.heads import find_body
@@ -102,7 +103,7 @@ def _show(df, recs):
     if paper is not None: print(f'\nThe paper\'s Table I beside these\n\n{paper.to_string()}')
     print()
 
-# %% ../nbs/api/09_cli.ipynb #f3c7febb
+# %% ../nbs/api/09_cli.ipynb #37c7d852
 @command
 def bn_ablate(
     data:str='leaves',   # leaves (embedded), a folder with one sub-folder per class, or a CSV file: path,label[,group]
@@ -130,6 +131,7 @@ def bn_ablate(
     "What do six switches do, alone and together: BN, weighted loss, augmentation, mixup, unfrozen BN, weight decay?"
     s = load_settings(settings, factors=factors, place=place, seeds=seeds, arch=arch, weights=weights, size=size,
                       head=head, epochs=epochs, batch_size=batch_size, lr=lr)
+    check_source(data)
     worker_context() # loads while we read images
     from bn_imbalance.ablation import ablation_arch, ablation_results, grid, write_ablation
     from bn_imbalance.data import read_data
@@ -174,7 +176,7 @@ def _show_failures(recs):
     from bn_imbalance.leaderboard import failures
     if len(bad := failures(recs)): print(f'\nFailed and left out\n\n{bad.to_string(index=False)}')
 
-# %% ../nbs/api/09_cli.ipynb #26f56e19
+# %% ../nbs/api/09_cli.ipynb #86f13e5c
 @command
 def bn_data_fetch(
     data:str='plantvillage', # what to get; there is only this
@@ -198,6 +200,7 @@ def bn_data_check(
     out:str='bn-check.html' # the page to write
 ):
     "Look at images before training: what cannot be read, copies, groups, and how sure a recall can be."
+    check_source(data)
     from bn_imbalance.check import check_data, check_text, write_check
     c = check_data(data, minority, majority, separate=separate)
     page = write_check(c, out, _typed('bn-data check'))
@@ -235,7 +238,7 @@ def bn_report(
         print(f'Table: {Path(d)/"results.csv"}\nReport: {page}')
     if len(fields) > 1: print(f'Overview: {write_overview(fields, out)}')
 
-# %% ../nbs/api/09_cli.ipynb #2fa00aaa
+# %% ../nbs/api/09_cli.ipynb #12a891b7
 @command
 def bn_fit(
     data:str='leaves',   # leaves (embedded), a folder with one sub-folder per class, or a CSV file: path,label[,group]
@@ -270,6 +273,7 @@ def bn_fit(
     flags = dict(seeds=seeds, arch=arch, weights=weights, size=size, head=head, epochs=epochs, batch_size=batch_size,
                  lr=lr, engine=engine)
     s = load_settings(settings, **flags)
+    check_source(data)
     from bn_imbalance.data import read_data
     from bn_imbalance.decide import Goal
     from bn_imbalance.deploy import check_free, check_portable, fit_model, recommended

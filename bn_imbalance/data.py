@@ -248,18 +248,16 @@ class Data:
                 f'{c["minority"]} of the minority ({_some(self.classes("minority"))}){apart}, '
                 f'{self.items.group.nunique()} groups')
 
-# %% ../nbs/api/01_data.ipynb #81af9066
+# %% ../nbs/api/01_data.ipynb #342486b7
 def read_items(
     data:str|Path='leaves', # `leaves`, a folder with one sub-folder per class, or a CSV file: path,label[,group]
     size:int=None           # pixels, for `leaves`
 )->tuple[pd.DataFrame, str]: # items with columns path, label, group; a short name
     "Items from wherever they are"
-    data = str(data)
-    if data == 'leaves': return from_leaves(size), 'leaves'
+    check_source(data)
+    if str(data) == 'leaves': return from_leaves(size), 'leaves'
     if Path(data).is_dir(): return from_folder(data), Path(data).resolve().name
-    if Path(data).is_file(): return from_csv(data), Path(data).stem
-    raise BadInput(f'{data}: no such folder or file. Give leaves, a folder with one sub-folder per class, '
-                   'or a CSV file.')
+    return from_csv(data), Path(data).stem
 
 def as_data(
     items:pd.DataFrame, # from `pool_classes`
