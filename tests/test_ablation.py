@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from bn_imbalance.ablation import (SWITCHES, ablation_results, config_id, config_switches, effects, grid, is_ablation, switched,
-                                   write_ablation)
+from bn_imbalance.ablation import SWITCHES, config_id, config_switches, effects, grid, switched
 from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data import draw_split, read_data
-from bn_imbalance.recipes import Recipe, cross_entropy
+from bn_imbalance.recipes import Recipe
 from bn_imbalance.sweep import compare, read_runs
 from bn_imbalance.training import choose_engine, read_pixels, run, run_together
 

@@ -11,7 +11,6 @@ from bn_imbalance.decide import Goal, calibrate, decide, judged, performance
 from bn_imbalance.deploy import fit_model, load_model
 from bn_imbalance.metrics import margin, minority_metrics
 from bn_imbalance.recipes import recipes
-from bn_imbalance.sweep import compare
 from bn_imbalance.tuning import validation_f1
 
 CLASSES = {'good': 60, '1': 50, 'scratch': 15, 'NA': 12} # names that a table would read as a number, or as nothing

@@ -9,7 +9,7 @@ from PIL import Image
 from bn_imbalance import fetch
 from bn_imbalance.core import BadInput
 from bn_imbalance.data import find_plantvillage, from_folder
-from bn_imbalance.fetch import blob_sha1, fetch_files, fetch_plantvillage, plantvillage_list
+from bn_imbalance.fetch import blob_sha1, fetch_files, plantvillage_list
 
 
 def picture(k, size=256):

@@ -1,5 +1,5 @@
 """One contract for all recipes; the losses against their definitions; tuning; failed runs."""
-import copy, json, math
+import copy, json
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from fastai.data.core import DataLoaders
@@ -9,8 +9,8 @@ from torch import nn
 from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data import draw_split, read_data
 from bn_imbalance.leaderboard import critical_difference, failures, leaderboard, rank_table, results, verdict
-from bn_imbalance.recipes import Recipe, Remix, Within, get_recipes, recipes, register, remix_labels
-from bn_imbalance.sweep import compare, read_runs
+from bn_imbalance.recipes import Recipe, get_recipes, recipes, remix_labels
+from bn_imbalance.sweep import compare
 from bn_imbalance.training import TensorDL, finish_head, judge, run_together, train_heads
 from bn_imbalance.tuning import best_variants, settings_to_try, tune
 
