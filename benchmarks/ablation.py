@@ -1,8 +1,8 @@
 """How fast is the ablation? The plain fastai way, ours, and the arithmetic limit of the device, in the same run.
 
-The plain way reads the files anew each epoch in worker processes, computes in float32, one run after the other. Each of its epochs costs
-the same, so one is timed and the rest is multiplied. Ours is what `bn-ablate` does. The limit is the floating-point operations that
-our way cannot avoid, divided by the speed of a large matrix product on this device.
+The plain way reads the files anew each epoch in worker processes, computes in float32, one run after the other. Each of
+its epochs costs the same, so one is timed and the rest is multiplied. Ours is what `bn-ablate` does. The limit is the
+floating-point operations that our way cannot avoid, divided by the speed of a large matrix product on this device.
 
     python benchmarks/ablation.py [FOLDER --majority NAME --minority PATTERN] [--size 224] [--arch resnet34] [--write]
 """
@@ -51,12 +51,15 @@ def main(
     import torch
     from fastai.vision.all import CrossEntropyLossFlat, default_device
     from torch.utils.flop_counter import FlopCounterMode
-    from bn_imbalance.ablation import grid
     from bn_imbalance.core import load_settings
-    from bn_imbalance.data import draw_split, imbalanced_dls, read_data
+    from bn_imbalance.data import draw_split, read_data
+    from bn_imbalance.features import body_features
+    from bn_imbalance.grid import grid
     from bn_imbalance.heads import final_bn_learner
-    from bn_imbalance.sweep import compare
-    from bn_imbalance.training import body_features, choose_engine, pooled_body
+    from bn_imbalance.loaders import imbalanced_dls
+    from bn_imbalance.networks import pooled_body
+    from bn_imbalance.sweep import How, compare
+    from bn_imbalance.training import choose_engine
     s = load_settings(arch=arch, weights=weights, size=size, seeds=1)
     cores, device = os.cpu_count() or 1, default_device()
     d = read_data(data, minority, majority, size=s.size)
@@ -68,7 +71,8 @@ def main(
     plain = {} # seconds per epoch; a fixed body and a learning one
     for learns in False, True:
         dls = imbalanced_dls(split, s, num_workers=cores)
-        learn = final_bn_learner(dls, s.arch, None, weights=s.weights, train_bn=learns, loss_func=CrossEntropyLossFlat())
+        learn = final_bn_learner(dls, s.arch, None, weights=s.weights, train_bn=learns,
+                                 loss_func=CrossEntropyLossFlat())
         with learn.no_bar(), learn.no_logging():
             if device.type == 'cuda': learn.fit_one_cycle(1, s.lr) # the first epoch warms up
             start = time.time(); learn.fit_one_cycle(1, s.lr); plain[learns] = time.time() - start
@@ -90,19 +94,21 @@ def main(
         field = [r for r in grid() if choose_engine(r, s) == engine]
         run = field[::max(1, len(field)//learning)][:learning] if engine == 'images' else field
         start = time.time()
-        compare(d, replace(s, epochs=epochs), 'paper', workers=workers, field=run, progress=False)
+        compare(d, replace(s, epochs=epochs), 'paper', How(workers=workers, progress=False), recipes=run)
         ours = (time.time() - start)/len(run)*s.epochs/epochs
         slow = plain[engine == 'images']*s.epochs + test_pass
         images = s.epochs*(n_train + n_seen)
         limit = s.epochs*per_epoch[engine]*flop/speed*(3/24 if engine == 'forward' else 1) # three bodies see for 24
-        rows[what] = dict(configurations=len(field), plain_images_per_s=images/slow, our_images_per_s=images/ours, plain_s_per_run=slow,
-                          our_s_per_run=ours, limit_s_per_run=limit, runs_per_minute=60/ours, times_faster=slow/ours)
+        rows[what] = dict(configurations=len(field), plain_images_per_s=images/slow, our_images_per_s=images/ours,
+                          plain_s_per_run=slow, our_s_per_run=ours, limit_s_per_run=limit, runs_per_minute=60/ours,
+                          times_faster=slow/ours)
     table = pd.DataFrame(rows).T
     total = lambda c: (table.configurations*table[c]).sum()
     hours = {c: total(f'{c}_s_per_run')*seeds/3600 for c in ('plain', 'our', 'limit')}
     print(table.round(2).to_string())
     print(f'64 configurations x {seeds} seeds: {hours["plain"]:.2f} h the plain way, {hours["our"]:.2f} h ours '
-          f'({hours["plain"]/hours["our"]:.1f} times faster), {hours["limit"]:.2f} h at the speed of a matrix product ({speed/1e9:,.0f} GFLOP/s)')
+          f'({hours["plain"]/hours["our"]:.1f} times faster), {hours["limit"]:.2f} h at the speed of a matrix product '
+          f'({speed/1e9:,.0f} GFLOP/s)')
     if write:
         file = f'ablation-{name.split()[0].strip(",").lower()}-{s.arch}-{s.size}.csv'
         table.round(3).assign(device=name).rename_axis('what').to_csv(Path(__file__).with_name(file))

@@ -2,18 +2,17 @@
 
     python benchmarks/field.py PLANTVILLAGE VGG16.safetensors --out field
 
-Runs go to sub-folders of --out, where a stopped run goes on; the tables go to bn_imbalance/results/field. With --tune N the
-recipes get N tries each on the data sets named by --only (such as Apple-vgg16). Takes hours on 2 cores.
+Runs go to sub-folders of --out, where a stopped run goes on; the tables go to bn_imbalance/results/field. With --tune N
+every recipe gets N tries on each seed of the data sets named by --only (such as Apple-vgg16). Takes hours on 2 cores.
 """
-from dataclasses import replace
 from pathlib import Path
 from fastcore.script import call_parse
+from bn_imbalance.choice import tuning_trials, with_tuned
 from bn_imbalance.core import load_settings, stored_results
 from bn_imbalance.data import read_data
 from bn_imbalance.leaderboard import results
-from bn_imbalance.recipes import get_recipes
-from bn_imbalance.sweep import compare
-from bn_imbalance.tuning import best_variants, tune as tune_recipes
+from bn_imbalance.sweep import How, compare
+from bn_imbalance.tuning import field_to_try
 
 PLANTS = 'Apple', 'Pepper,_bell', 'Tomato', 'leaves'
 STORED = stored_results()/'field'
@@ -40,12 +39,12 @@ def main(
             s = load_settings(arch=arch, weights=weights, seeds=seeds, recipes='all', tune=tune)
             data = (read_data('leaves') if plant == 'leaves' else
                     read_data(plantvillage, f'{plant}___*', f'{plant}___healthy'))
-            runs = Path(out)/f'{plant}-{arch}'
-            store(results(compare(data, s, out=runs)), name)
+            runs = compare(data, s, how=How(Path(out)/f'{plant}-{arch}'), recipes=field_to_try('all', tune))
+            trials = tuning_trials(runs)
             if tune:
-                trials = tune_recipes(data, s, out=runs/'tuning')
                 trials.round(4).to_csv(STORED/f'{name}-tuning.csv', index=False)
-                variants = list(dict.fromkeys(best_variants(trials).values()))
-                known = {r.name for r in get_recipes('all')}
-                tuned = replace(s, recipes=[v for v in variants if v not in known])
-                store(results(compare(data, tuned, out=runs)), f'{name}-tuned')
+                runs = with_tuned(runs, trials)
+            df = results(runs)
+            tuned = df.recipe.str.endswith(':tuned')
+            store(df[~tuned], name)
+            if tune: store(df[tuned], f'{name}-tuned')

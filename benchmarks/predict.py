@@ -1,11 +1,13 @@
-"""Images per second and memory of bn-predict, against a bare PyTorch loop over the same files in the same run.
+"""Images per second, start and memory of bn-predict, against a bare PyTorch loop over the same files in the same run.
 
-The bare loop is what one would write without this package: a torch Dataset that opens, resizes and normalizes with Pillow and torchvision,
-a DataLoader with a worker per core, the same network, batches of the same size. Both write nothing but keep the probabilities.
-Folding is timed too: the same batch through the network as trained and with its final BN folded away.
+The bare loop is what one would write without this package: a torch Dataset that opens, resizes and normalizes with
+Pillow and torchvision, a DataLoader with a worker per core, the same network, batches of the same size. Both write
+nothing but keep the probabilities. Folding is timed too: the same batch through the network as trained and with its
+final BN folded away.
 
-    python benchmarks/predict.py [--images 600]               speed, as a ratio of medians over rounds that take turns
-    python benchmarks/predict.py --memory                      peak memory on 200 and on 20,000 images, each in a process of its own
+    python benchmarks/predict.py [--images 600]  speed, as a ratio of medians over rounds that take turns
+    python benchmarks/predict.py --start         seconds until one image is predicted, and what the imports take
+    python benchmarks/predict.py --memory        peak memory on 200 and on 20,000 images, each in its own process
 """
 import os, re, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -25,10 +27,12 @@ def make_model(out, size, seeds=2):
     "A model of the embedded network, fitted on few images"
     from bn_imbalance.core import load_settings
     from bn_imbalance.data import read_data
-    from bn_imbalance.deploy import fit_model
+    from bn_imbalance.fit import fit_model
     from bn_imbalance.leaves import save_leaves
+    from bn_imbalance.sweep import How
     data = read_data(save_leaves(out.parent/'train', 60, 20, size=size))
-    return fit_model(data, 'final_bn', load_settings(size=size, seeds=seeds, epochs=2, batch_size=16), out=out, backend='serial', progress=False)
+    s = load_settings(size=size, seeds=seeds, epochs=2, batch_size=16)
+    return fit_model(data, 'final_bn', s, how=How(out, 'serial', progress=False))
 
 
 def bare(paths, model, size, bs):
@@ -36,15 +40,76 @@ def bare(paths, model, size, bs):
     import torch
     from PIL import Image
     from torchvision.transforms.v2 import functional as F
-    mean, std = (torch.tensor(model.about['network'][k])[:, None, None] for k in ('mean', 'std'))
+    mean, std = (torch.tensor(o)[:, None, None] for o in model.stats)
     class Files(torch.utils.data.Dataset):
         def __len__(self): return len(paths)
         def __getitem__(self, i):
-            return (F.pil_to_tensor(Image.open(paths[i]).convert('RGB').resize((size, size), Image.BILINEAR)).float()/255 - mean)/std
+            im = Image.open(paths[i]).convert('RGB').resize((size, size), Image.BILINEAR)
+            return (F.pil_to_tensor(im).float()/255 - mean)/std
     dl = torch.utils.data.DataLoader(Files(), bs, num_workers=os.cpu_count())
     net = model.net.to(memory_format=torch.channels_last)
     with torch.inference_mode():
         return torch.cat([net(x.to(memory_format=torch.channels_last)).softmax(1)[:, 1] for x in dl])
+
+
+def turns(rounds, **calls):
+    "Seconds of each call, a median over rounds that take turns; the first round warms up"
+    times = {k: [] for k in calls}
+    for _ in range(rounds + 1):
+        for k, f in calls.items():
+            start = time.perf_counter()
+            f()
+            times[k].append(time.perf_counter() - start)
+    return {k: sorted(v[1:])[rounds//2] for k, v in times.items()}
+
+
+def tell_start(d, model_dir):
+    "The whole command on one image, and each import that took most"
+    one = next(folder(d/'one', 1, 224).iterdir())
+    code = 'import sys, bn_imbalance.cli as cli; sys.argv[0] = "bn-predict"; cli.bn_predict.cli()'
+    def run(*flags):
+        return subprocess.run([sys.executable, *flags, '-c', code, model_dir, one], capture_output=True, text=True,
+                              check=True)
+    t = turns(3, command=run, torch=lambda: subprocess.run([sys.executable, '-c', 'import torch, timm'], check=True))
+    print(f'{t["command"]:.1f} s for one image; import torch, timm alone: {t["torch"]:.1f} s')
+    lines = [l.split('|') for l in run('-X', 'importtime').stderr.splitlines() if l.startswith('import time:')][1:]
+    took = {name.strip(): int(total)/1e6 for _, total, name in lines}
+    tops = 'torch timm torchvision pandas scipy.special pydantic fastcore.script fastai sklearn matplotlib'.split()
+    print(', '.join(f'{k} {took[k]:.2f} s' for k in tops if k in took))
+
+
+def tell_memory(d, model_dir):
+    "Peaks, each in a process of its own"
+    code = '''import sys; from bn_imbalance.predict import *
+predict_csv(load_model(sys.argv[1]), [sys.argv[2]], sys.argv[3], progress=False)
+print(open("/proc/self/status").read())''' # not getrusage: its maximum is handed down from the process that started it
+    peaks = {}
+    for n in 200, 20_000:
+        args = model_dir, folder(d/f'n{n}', n, 96), d/f'{n}.csv'
+        r = subprocess.run([sys.executable, '-c', code, *args], capture_output=True, text=True, check=True)
+        peaks[n] = float(re.search(r'VmHWM:\s+(\d+)', r.stdout)[1])/1024
+        assert len((d/f'{n}.csv').read_text().splitlines()) == n + 1
+        print(f'{n} images: {peaks[n]:.0f} MB')
+    print(f'difference: {peaks[20_000] - peaks[200]:.0f} MB (at most 200)')
+
+
+def tell_speed(d, model, images, size, rounds):
+    "Images per second, and what folding is worth"
+    import torch
+    from bn_imbalance.export import Deployed
+    from bn_imbalance.predict import predictions
+    paths, got = sorted(folder(d/'images', images, size).iterdir()), {}
+    def ours(): got['ours'] = torch.tensor([p for t, _ in predictions(model, paths) for p in t.probability])
+    def theirs(): got['bare'] = bare(paths, model, size, 32)
+    t = turns(rounds, ours=ours, bare=theirs)
+    assert (got['ours'] - got['bare']).abs().max() < 1e-4
+    for k, v in t.items(): print(f'{k}: {images/v:.1f} images per second')
+    print(f'ours takes {t["ours"]/t["bare"]:.2f} times as long as the bare loop (at most 1.3)')
+    folded, x = Deployed(model).net, torch.rand(32, 3, size, size).contiguous(memory_format=torch.channels_last)
+    folded.to(memory_format=torch.channels_last)
+    with torch.inference_mode(): t = turns(3*rounds, trained=lambda: model.net(x), folded=lambda: folded(x))
+    print(f'a batch of 32: {t["trained"]:.2f} s as trained, {t["folded"]:.2f} s folded '
+          f'({t["folded"]/t["trained"]:.2f} times)')
 
 
 @call_parse
@@ -52,52 +117,12 @@ def main(
     images:int=600,    # how many
     size:int=224,      # pixels
     rounds:int=3,      # each of both, taking turns
-    memory:bool=False, # measure memory in place of speed
-    one:str=None,      # used by --memory: predict this folder by this model and tell the peak
+    start:bool=False,  # measure the start in place of speed
+    memory:bool=False  # measure memory in place of speed
 ):
-    import torch
-    from bn_imbalance.deploy import load_model, predict_csv, predictions
-    if one:
-        where, out = one.split(':')
-        predict_csv(load_model(Path(where).parent/'model'), [where], out, progress=False)
-        # not getrusage: its maximum is handed down from the process that started this one
-        print(int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1])/1024)
-        return
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
         model = make_model(d/'model', 32 if memory else size)
-        if memory:
-            peaks = {}
-            for n in 200, 20_000:
-                folder(d/f'n{n}', n, 96)
-                r = subprocess.run([sys.executable, __file__, '--one', f'{d/f"n{n}"}:{d/f"{n}.csv"}'], capture_output=True, text=True, check=True)
-                peaks[n] = float(r.stdout)
-                assert len((d/f'{n}.csv').read_text().splitlines()) == n + 1
-                print(f'{n} images: {peaks[n]:.0f} MB')
-            print(f'difference: {peaks[20_000] - peaks[200]:.0f} MB (at most 200)')
-            return
-        paths = sorted(folder(d/'images', images, size).iterdir())
-        times = {'ours': [], 'bare': []}
-        for _ in range(rounds + 1): # the first round warms up
-            start = time.perf_counter()
-            ours = torch.tensor([p for t, _ in predictions(model, paths) for p in t.probability])
-            times['ours'].append(time.perf_counter() - start)
-            start = time.perf_counter()
-            theirs = bare(paths, model, size, 32)
-            times['bare'].append(time.perf_counter() - start)
-        assert (ours - theirs).abs().max() < 1e-4
-        median = {k: sorted(v[1:])[rounds//2] for k, v in times.items()}
-        for k, t in median.items(): print(f'{k}: {images/t:.1f} images per second')
-        print(f'ours takes {median["ours"]/median["bare"]:.2f} times as long as the bare loop (at most 1.3)')
-        from bn_imbalance.export import Deployed
-        folded, x = Deployed(model).net, torch.rand(32, 3, size, size).contiguous(memory_format=torch.channels_last)
-        folded.to(memory_format=torch.channels_last)
-        speed = {'as trained': [], 'folded': []}
-        with torch.inference_mode():
-            for _ in range(3*rounds):
-                for (k, v), net in zip(speed.items(), (model.net, folded)):
-                    start = time.perf_counter()
-                    net(x)
-                    v.append(time.perf_counter() - start)
-        a, b = (sorted(v)[len(v)//2] for v in speed.values())
-        print(f'a batch of 32: {a:.2f} s as trained, {b:.2f} s folded ({b/a:.2f} times)')
+        if memory: tell_memory(d, d/'model')
+        elif start: tell_start(d, d/'model')
+        else: tell_speed(d, model, images, size, rounds)

@@ -15,8 +15,11 @@ from bn_imbalance.core import load_settings, stored_results
 from bn_imbalance.data import SIDES, read_data
 from bn_imbalance.leaderboard import METRICS, results
 from bn_imbalance.recipes import Recipe, get_recipes
-from bn_imbalance.sweep import compare
-from bn_imbalance.training import TensorDL, judge, record_metrics, train_heads
+from bn_imbalance.loaders import TensorDL
+from bn_imbalance.metrics import minority_metrics
+from bn_imbalance.runs import judge
+from bn_imbalance.sweep import How, compare
+from bn_imbalance.training import train_heads
 
 STORED = stored_results()/'when_it_stops.csv'
 
@@ -32,18 +35,22 @@ def _one_logit(head, *bn):
 def sigmoid(head): return _one_logit(head)
 def sigmoid_bn(head): return _one_logit(head, nn.BatchNorm1d(1, momentum=.01))
 
-SIGMOID = [Recipe('sigmoid', 'one logit and a sigmoid', head=sigmoid), Recipe('sigmoid_bn', 'batch normalization on it', head=sigmoid_bn)]
+SIGMOID = [Recipe('sigmoid', 'one logit and a sigmoid', head=sigmoid),
+           Recipe('sigmoid_bn', 'batch normalization on it', head=sigmoid_bn)]
 PAIR = get_recipes('plain, final_bn')
 
 def experiments(s):
     "name -> list of (value, settings, recipes)"
-    long = lambda rs, lrs, es: [(f'{e} epochs, lr {lr:g}', replace(s, epochs=e, lr=lr), rs) for lr in lrs for e in es]
+    def long(rs, lrs, es):
+        return [(f'{e} epochs, lr {lr:g}', replace(s, epochs=e, lr=lr), rs) for lr in lrs for e in es]
     bare = get_recipes('final_bn_no_affine')
     return dict(
-        ratio=[(f'1000:{k}', replace(s, train_minority=k), get_recipes('plain, weighted, final_bn')) for k in (5, 10, 30, 100, 300, 500)],
+        ratio=[(f'1000:{k}', replace(s, train_minority=k), get_recipes('plain, weighted, final_bn'))
+               for k in (5, 10, 30, 100, 300, 500)],
         balanced=[(f'{k}:{k}', replace(s, train_majority=k, train_minority=k), PAIR) for k in (100, 500)],
         batch=[(str(b), replace(s, batch_size=b), PAIR) for b in (16, 32, 64, 128, 256)],
-        steps=[(f'{b}, {e} epochs', replace(s, batch_size=b, epochs=e), PAIR) for b, e in ((32, 5), (64, 10), (128, 21), (256, 50))],
+        steps=[(f'{b}, {e} epochs', replace(s, batch_size=b, epochs=e), PAIR)
+               for b, e in ((32, 5), (64, 10), (128, 21), (256, 50))],
         momentum=[(str(m), replace(s, bn_momentum=m), PAIR[1:]) for m in (.001, .01, .1, .5)],
         length=long(PAIR, (.0003, .003, .03), (3, 10, 30, 100)),
         no_shift=long(bare, (.003, .03), (10, 30, 100)),
@@ -57,7 +64,7 @@ def digits(s, seeds):
     "Handwritten digits: eights are rare; no body at all, the pixels are the features, a small network or one layer"
     x, y = load_digits(return_X_y=True)
     x, y = torch.tensor(x/16, dtype=torch.float), (y == 8).astype(int)
-    sizes = [(s.train_majority, s.train_minority), (s.valid_majority, s.valid_minority), (s.test_majority, s.test_minority)]
+    sizes = [(getattr(s, f'{side}_majority'), getattr(s, f'{side}_minority')) for side in SIDES]
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
         pools = [rng.permutation(np.flatnonzero(y == c)) for c in (0, 1)]
@@ -67,14 +74,16 @@ def digits(s, seeds):
             at = [a + n for a, n in zip(at, ns)]
         for head in 'plain', 'linear':
             st = replace(s, head=head)
-            dls = DataLoaders(*[TensorDL(x[i], torch.tensor(y[i]), bs=64 if k == 0 else len(i), shuffle=k == 0, drop_last=k == 0, num_workers=0)
-                                for k, i in enumerate(sides)], device='cpu')
+            dls = DataLoaders(*[TensorDL(x[i], torch.tensor(y[i]), bs=64 if k == 0 else len(i), shuffle=k == 0,
+                                         drop_last=k == 0, num_workers=0) for k, i in enumerate(sides)], device='cpu')
             recipes = [*PAIR, *get_recipes('final_bn_exact, final_bn_no_affine')]
             trained = train_heads(dls, recipes, st, seed)
             for r in recipes:
-                rec = judge(r, trained[r.training], {side: y[i] for side, i in zip(SIDES, sides)}, st, seed)
-                yield dict(experiment='digits', value={'plain': 'small network', 'linear': 'one layer'}[head], data='digits', recipe=r.name,
-                           seed=seed, **record_metrics(rec))
+                judged = judge(r, trained[r.training], {side: y[i] for side, i in zip(SIDES, sides)}, st, seed)
+                test, valid = judged['test'], judged['valid']
+                yield dict(experiment='digits', value={'plain': 'small network', 'linear': 'one layer'}[head],
+                           data='digits', recipe=r.name, seed=seed,
+                           **minority_metrics(test.y, test.logits, valid.y, valid.logits))
 
 
 @call_parse(pos=['plantvillage'])
@@ -92,11 +101,12 @@ def main(
         if only and name not in only.split(','): continue
         parts = []
         for k, (value, st, recipes) in enumerate(settings):
-            recs = compare(d, st, 'paper', Path(out)/name/str(k), field=recipes)
-            parts.append(results(recs).assign(experiment=name, value=value))
+            runs = compare(d, st, 'paper', How(Path(out)/name/str(k)), recipes=recipes)
+            parts.append(results(runs).assign(experiment=name, value=value))
         tables.append(pd.concat(parts))
     if not only or 'digits' in only: tables.append(pd.DataFrame(digits(s, seeds)))
     keep = ['experiment', 'value', 'data', 'recipe', 'seed', *METRICS]
     table = pd.concat(tables)[keep].drop_duplicates(keep[:5], keep='last').round(5)
     table.to_csv(STORED, index=False)
-    print(table.groupby(['experiment', 'value', 'recipe'], sort=False)[['f1_minority', 'auroc']].mean().round(3).to_string())
+    means = table.groupby(['experiment', 'value', 'recipe'], sort=False)[['f1_minority', 'auroc']].mean()
+    print(means.round(3).to_string())

@@ -2,8 +2,8 @@
 
     python benchmarks/whole_leaves.py PLANTVILLAGE
 
-Writes bn_imbalance/results/whole_leaves.csv: one line per plant, kind of split, recipe and seed, with F1 and with the share of
-right answers among test images whose leaf was (seen) and was not (new) in the training set, for each class.
+Writes bn_imbalance/results/whole_leaves.csv: one line per plant, kind of split, recipe and seed, with F1 and with the
+share of right answers among test images whose leaf was (seen) and was not (new) in the training set, for each class.
 """
 from dataclasses import replace
 import pandas as pd
@@ -11,16 +11,15 @@ from fastcore.script import call_parse
 from bn_imbalance.core import load_settings, stored_results
 from bn_imbalance.data import draw_split, read_data
 from bn_imbalance.metrics import margin
-from bn_imbalance.training import record_metrics
 from bn_imbalance.sweep import compare
 
 STORED = stored_results()/'whole_leaves.csv'
 
 
-def seen_and_new(rec, split, leaf):
+def seen_and_new(run, split, leaf):
     "Share of right answers among test images of seen and of new leaves, by class"
     side = split.split.to_numpy()
-    test = split[side == 'test'].assign(leaf=leaf[side == 'test'], right=(margin(rec['test']['logits']) > 0))
+    test = split[side == 'test'].assign(leaf=leaf[side == 'test'], right=(margin(run.test.logits) > 0))
     test['right'] = test.right == (test.label == 'minority')
     test['seen'] = test.leaf.isin(leaf[side == 'train'])
     out = {}
@@ -42,10 +41,8 @@ def main(
         group = leaves.items.set_index('path').group
         images = replace(leaves, items=leaves.items.assign(group=range(len(leaves.items))))
         for kind, data in ('leaf', leaves), ('image', images):
-            recs = compare(data, s)
-            for rec in recs:
-                split = draw_split(data, s, rec['config']['seed'])
-                rows.append(dict(plant=plant.split(',')[0], split=kind, recipe=rec['config']['recipe']['name'],
-                                 seed=rec['config']['seed'], **record_metrics(rec),
-                                 **seen_and_new(rec, split, split.path.map(group).to_numpy())))
+            for run in compare(data, s):
+                split = draw_split(data, s, run.seed)
+                rows.append(dict(plant=plant.split(',')[0], split=kind, recipe=run.recipe, seed=run.seed,
+                                 **run.metrics(), **seen_and_new(run, split, split.path.map(group).to_numpy())))
     pd.DataFrame(rows).round(4).to_csv(STORED, index=False)

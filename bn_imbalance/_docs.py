@@ -4,6 +4,7 @@ nbdev finds it by the line `doc_procs` in pyproject.toml.
 """
 import ast, base64, json, re
 from pathlib import Path
+import yaml
 from fastcore.nbio import mk_cell
 from nbdev.config import get_config
 from nbdev.process import Processor
@@ -13,9 +14,21 @@ def constants(source):
     "The lines of `source` that give a public name a value"
     lines = source.splitlines()
     def public(node):
-        names = [n.id for t in getattr(node, 'targets', []) for n in ast.walk(t) if isinstance(n, ast.Name)]
+        parts = [o for t in getattr(node, 'targets', []) for o in ast.walk(t)]
+        names = [o.id for o in parts if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)] # no `Model.save = …`
         return names and not any(n.startswith('_') for n in names)
     return ['\n'.join(lines[node.lineno - 1:node.end_lineno]) for node in ast.parse(source).body if public(node)]
+
+
+def api_entry(text):
+    "What show_doc says, with a heading of the second level (Quarto's search lists no others) and `class` for classes"
+    text = re.sub(r'^### (\S+)$', lambda m: f'## {m[1]} {{#{m[1].lower()} .api}}', text, flags=re.M)
+    return re.sub(r'^```python\ndef ([A-Z].*?)(->None)?:\n```', r'```python\nclass \1\n```', text, flags=re.M|re.S)
+
+
+def whole_intervals(text):
+    "No line ends inside `.95 [.93, .97]`"
+    return re.sub(r'(?<=\d) (?=\[[-+−.\d]+, )|(?<=\d,) (?=[-+−.\d]+\])', '\xa0', text)
 
 
 class Page(Processor):
@@ -23,6 +36,10 @@ class Page(Processor):
     def begin(self):
         self.cfg, path = get_config(), Path(self.nb.path_).resolve()
         self.rel = path.relative_to(self.cfg.nbs_path.resolve())
+        # the site's card on each page; Quarto would take the first figure
+        site = yaml.safe_load((self.cfg.nbs_path/'_quarto.yml').read_text(encoding='utf-8'))['website']
+        card = yaml.dump({k: site[k] for k in ('image', 'image-alt')}, width=1000)
+        self.nb.cells[0].source = re.sub(r'^---\n', lambda m: f'---\n{card}', self.nb.cells[0].source)
         nb = json.loads(path.read_text(encoding='utf-8'))
         code = [c for c in nb['cells'] if c['cell_type'] == 'code']
         for c in code: c['outputs'] = []
@@ -33,8 +50,8 @@ class Page(Processor):
             links.append(f'<a class="notebook-link" href="{url}">Open in Colab</a>')
         # inside the page: it needs no address, works from a disk, and Quarto does not make it a link to the page itself
         data = base64.b64encode(json.dumps(nb, ensure_ascii=False).encode()).decode()
-        links.append(f'<a class="notebook-link" download="{path.name}" href="data:application/x-ipynb+json;base64,{data}">'
-                     'Download the notebook</a>')
+        links.append(f'<a class="notebook-link" download="{path.name}" '
+                     f'href="data:application/x-ipynb+json;base64,{data}">Download the notebook</a>')
         html = '```{=html}\n<p class="notebook-links">' + '\n'.join(links) + '</p>\n```'
         self.nb.cells.insert(1, mk_cell(f'::: {{.content-visible when-format="html"}}\n{html}\n:::', 'markdown'))
         # show_doc knows functions and classes only
@@ -46,14 +63,23 @@ class Page(Processor):
         "Links to our own pages by the way from this one; no link to a source when there is no repository"
         home, up = f'{self.cfg.doc_host}{self.cfg.doc_baseurl.rstrip("/")}/', '../'*(len(self.rel.parts) - 1)
         text = re.sub(rf'\]\({re.escape(home)}(?=[\w/]+\.html)', f']({up}', text).replace('__main__.', '')
+        text = text.replace(r'\,', ' ') # on Quarto's Markdown pages a formula's thin space would become a backslash
         return text if self.cfg.git_url else re.sub(r'^\[source\]\(/blob/.*\n+', '', text, flags=re.M)
 
     def cell(self, cell):
-        cell.metadata.pop('execution', None) # execnb's; Quarto wraps outputs that have it, and headings in them are lost
+        cell.metadata.pop('execution', None) # execnb's; Quarto wraps outputs that have it, and loses headings in them
         if cell.cell_type == 'markdown': cell.source = self._mend(cell.source)
         for out in cell.get('outputs', []):
             data = out.get('data', {})
-            if 'text/markdown' in data: data['text/markdown'] = self._mend(''.join(data['text/markdown']))
+            if 'text/html' in data: # as Markdown: beside HTML, Quarto loads jQuery and RequireJS from elsewhere
+                html = re.sub(r'<style scoped>.*?</style>|\n\s*(?=\n)', '', ''.join(data.pop('text/html')), flags=re.S)
+                data['text/markdown'] = f'```{{=html}}\n{html.strip()}\n```'
+            if 'text/markdown' in data:
+                data['text/markdown'] = whole_intervals(api_entry(self._mend(''.join(data['text/markdown']))))
             if 'image/png' in data: # matplotlib's pixels are half of a page's
                 width = int.from_bytes(base64.b64decode(''.join(data['image/png']))[16:20], 'big')//2
-                cell.source = f'#| out-width: {width}px\n{cell.source}'
+                out['metadata'] = {'image/png': {'width': width}}
+        drawn = any(m.startswith('image/') for out in cell.get('outputs', []) for m in out.get('data', {}))
+        lines = [l for l in cell.source.splitlines() if not l.startswith('#|')]
+        if self.rel.parts[0] == 'course' and drawn and len(lines) > 7 and 'code-fold' not in cell.source:
+            cell.source = f'#| code-fold: true\n{cell.source}'

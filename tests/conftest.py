@@ -1,6 +1,13 @@
-import os
+import json, os, sys
+from dataclasses import replace
 import numpy as np, pytest
 from PIL import Image
+from bn_imbalance.core import load_settings
+from bn_imbalance.records import run_json
+
+SMALL = load_settings(size=32, batch_size=8, epochs=2, arch='resnet18', weights='random', seeds=2,
+                      recipes=['plain', 'final_bn'])
+QUICK = '--arch resnet18 --weights random --size 32 --epochs 2 --seeds 2 --batch-size 8 --backend serial'.split()
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -20,8 +27,19 @@ def write_folder(root, n_good=40, n_bad=20, size=32):
     return root
 
 
+def numbers(runs):
+    "All that runs hold but the time they took, to be compared to the last bit"
+    return [json.loads(run_json(replace(r, seconds=0))) for r in runs]
+
+
 @pytest.fixture
 def folder(tmp_path): return write_folder(tmp_path/'images')
+
+
+@pytest.fixture
+def data(folder):
+    from bn_imbalance.data import read_data
+    return read_data(folder)
 
 
 @pytest.fixture
@@ -34,7 +52,7 @@ def command(capsys, monkeypatch):
         try: getattr(cli, name.replace('-', '_')).cli()
         except SystemExit as e:
             code = e.code if isinstance(e.code, int) else 1
-            if isinstance(e.code, str): print(e.code, file=__import__('sys').stderr)
+            if isinstance(e.code, str): print(e.code, file=sys.stderr)
         out = capsys.readouterr()
         return code, out.out, out.err
     return run

@@ -1,22 +1,24 @@
 """The switches, the effects, the three engines, the backends, and what happens when something breaks."""
-import json, os, shutil, signal, tempfile
+import os, shutil, signal, tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
+from conftest import QUICK, SMALL, numbers
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from bn_imbalance.ablation import SWITCHES, config_id, config_switches, effects, grid, switched
-from bn_imbalance.core import BadInput, load_settings
-from bn_imbalance.data import draw_split, read_data
-from bn_imbalance.recipes import Recipe
-from bn_imbalance.sweep import compare, read_runs
-from bn_imbalance.training import choose_engine, read_pixels, run, run_together
-
-S = replace(load_settings(), size=32, batch_size=8, epochs=2, arch='resnet18', weights='random', seeds=2)
-
-
-@pytest.fixture
-def data(folder): return read_data(folder)
+from bn_imbalance import runs
+from bn_imbalance.ablation import effects
+from bn_imbalance.core import BadInput
+from bn_imbalance.data import draw_split
+from bn_imbalance.grid import grid, switched
+from bn_imbalance.loaders import imbalanced_dls, read_pixels
+from bn_imbalance.recipes import Recipe, recipes
+from bn_imbalance.records import read_runs
+from bn_imbalance.runs import run_together
+from bn_imbalance.sweep import How, compare
+from bn_imbalance.switches import SWITCHES, config_id, config_switches
+from bn_imbalance.training import choose_engine, fit, make_learner
 
 
 @pytest.fixture(scope='module')
@@ -30,7 +32,10 @@ def local_ray():
     del os.environ['PYTHONPATH']
 
 
-def strip(recs): return [{k: v for k, v in r.items() if k != 'seconds'} for r in recs]
+@pytest.fixture(params=['process', 'ray'])
+def backend(request):
+    if request.param == 'ray': request.getfixturevalue('local_ray')
+    return request.param
 
 
 @given(st.sets(st.sampled_from(list(SWITCHES))))
@@ -38,63 +43,75 @@ def test_numbers_of_configurations(on):
     r = switched(on)
     assert set(config_switches(r.name)) == on and 0 <= config_id(on) < 64
     assert config_id(on) == sum((k not in on)*2**(5 - i) for i, k in enumerate(SWITCHES))
-    assert (r.final_bn, bool(r.mix), bool(r.augment), r.train_bn) == ('logits' if 'BN' in on else None, 'MX' in on, 'DA' in on, 'UF' in on)
+    assert (r.final_bn, bool(r.mix), bool(r.augment)) == ('logits' if 'BN' in on else None, 'MX' in on, 'DA' in on)
+    assert r.train_bn == ('UF' in on)
     assert r.params['wd'][0] == (None if 'WD' in on else 0)
+
+
+@given(st.sets(st.sampled_from(list(SWITCHES))))
+def test_mixup_of_the_paper_is_of_images(on):
+    "The registered recipe mixes features of a fixed body, and says so; the switch mixes images, as the paper does"
+    r = switched(on)
+    assert r.on_images == ('MX' in on)
+    if 'MX' in on and 'UF' not in on: assert choose_engine(r, SMALL) == 'forward'
+    assert not recipes['mixup'].on_images and choose_engine(recipes['mixup'], SMALL) == 'features'
+    assert 'on a fixed body pairs of features' in recipes['mixup'].doc and 'mixup' in recipes['remix'].doc
+    assert choose_engine(recipes['mixup'], replace(SMALL, engine='images')) == 'images' # where images are mixed
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6))
 def test_effects_are_differences_of_means(seed):
     rng = np.random.default_rng(seed)
-    df = pd.DataFrame([dict(seed=i, **{k: int(k in config_switches(r.name)) for k in SWITCHES}) for i in range(3) for r in grid()])
+    df = pd.DataFrame([dict(seed=i, **{k: int(k in config_switches(r.name)) for k in SWITCHES})
+                       for i in range(3) for r in grid()])
     df['f1_minority'] = rng.random(len(df))
     e, f1 = effects(df), df.f1_minority
     on = lambda k: df[k] == 1
     assert e.loc[('MX', 'MX'), 'mean'] == pytest.approx(f1[on('MX')].mean() - f1[~on('MX')].mean())
-    inter = (f1[on('BN') & on('UF')].mean() - f1[~on('BN') & on('UF')].mean()) - (f1[on('BN') & ~on('UF')].mean() - f1[~on('BN') & ~on('UF')].mean())
-    assert e.loc[('BN', 'UF'), 'mean'] == pytest.approx(inter)
+    bn = lambda where: f1[on('BN') & where].mean() - f1[~on('BN') & where].mean()
+    assert e.loc[('BN', 'UF'), 'mean'] == pytest.approx(bn(on('UF')) - bn(~on('UF')))
     assert effects(df.drop(index=5)).seeds.iloc[0] in (2, 3) # one run less: still solvable, or the seed is left out
 
 
 def test_effects_leave_out_what_cannot_be_compared():
-    df = pd.DataFrame([dict(seed=i, BN=b, WL=w, DA=0, MX=0, UF=0, WD=0, f1_minority=b) for i in range(2) for b in (0, 1) for w in (0, 1)])
+    df = pd.DataFrame([dict(seed=i, BN=b, WL=w, DA=0, MX=0, UF=0, WD=0, f1_minority=b)
+                       for i in range(2) for b in (0, 1) for w in (0, 1)])
     assert effects(df[1:]).seeds.iloc[0] == 1
     with pytest.raises(BadInput, match='too many have failed'): effects(df[df.BN*df.WL == 0])
 
 
 def test_forward_engine_is_end_to_end(data):
     "Heads side by side on a body that runs forward only, against whole networks one by one"
-    split = draw_split(data, S, 0)
-    field = [r for r in grid() if 'UF' not in config_switches(r.name)][::2]
-    assert {choose_engine(r, S) for r in field} == {'features', 'forward'}
-    both = [run_together(split, field, replace(S, engine=e), 0) for e in ('auto', 'images')]
-    for r, fast, slow in zip(field, *both):
-        assert slow['engine'] == 'images'
-        a, b = np.array(fast['test']['logits']), np.array(slow['test']['logits'])
+    split = draw_split(data, SMALL, 0)
+    some = [r for r in grid() if 'UF' not in config_switches(r.name)][::2]
+    assert {choose_engine(r, SMALL) for r in some} == {'features', 'forward'}
+    both = [run_together(split, some, replace(SMALL, engine=e), 0) for e in ('auto', 'images')]
+    for r, fast, slow in zip(some, *both):
+        assert slow.engine == 'images'
+        a, b = fast.test.logits, slow.test.logits
         np.testing.assert_allclose(a, b, atol=5e-3*max(1, a.std()), err_msg=r.name)
-        for x, y in zip(fast['history'], slow['history']): assert x['train_loss'] == pytest.approx(y['train_loss'], abs=5e-3)
+        for x, y in zip(fast.history, slow.history): assert x['train_loss'] == pytest.approx(y['train_loss'], abs=5e-3)
 
 
 def test_configurations_together_are_configurations_alone(data):
-    split, field = draw_split(data, S, 0), grid(['BN', 'WL', 'MX', 'WD'])
-    for r, rec in zip(field, run_together(split, field, S, 0)):
-        alone = run(split, r, S, 0)
-        assert rec['test'] == alone['test'] and rec['history'] == alone['history'], r.name
+    split, some = draw_split(data, SMALL, 0), grid(['BN', 'WL', 'MX', 'WD'])
+    for r, run in zip(some, run_together(split, some, SMALL, 0)):
+        assert numbers([run]) == numbers(run_together(split, [r], SMALL, 0)), r.name
 
 
 def test_switches_do_something(data):
-    split = draw_split(data, S, 0)
-    z = {r.name: run(split, r, S, 0)['test']['logits'] for r in [switched([]), *(switched([k]) for k in SWITCHES)]}
-    assert len({json.dumps(o) for o in z.values()}) == 7
+    split, each = draw_split(data, SMALL, 0), [switched([]), *(switched([k]) for k in SWITCHES)]
+    z = [run.test.logits.tobytes() for r in each for run in run_together(split, [r], SMALL, 0)]
+    assert len(set(z)) == 7
 
 
 def test_body_learns_only_when_it_shall(data):
-    from bn_imbalance.training import make_learner, fit
-    split = draw_split(data, S, 0)
+    split = draw_split(data, SMALL, 0)
     for on, changed in (['UF'], {'weight', 'bias', 'running_mean', 'running_var'}), ([], set()):
-        learn = make_learner(split, switched(on), S, 0)
+        learn = make_learner(split, switched(on), SMALL, 0)
         before = {k: v.clone() for k, v in learn.model[0].state_dict().items()}
-        fit(learn, S, 0)
+        fit(learn, SMALL, 0)
         after = learn.model[0].state_dict()
         kinds = {k.split('.')[-1] for k, v in after.items() if v.is_floating_point() and not torch.equal(v, before[k])}
         assert kinds == changed
@@ -103,30 +120,30 @@ def test_body_learns_only_when_it_shall(data):
 
 
 def test_pixels_are_those_of_the_datablock(data):
-    from bn_imbalance.data import imbalanced_dls
-    split = draw_split(data, S, 0)
-    px = read_pixels(split, S.size)
+    split = draw_split(data, SMALL, 0)
+    px = read_pixels(split, SMALL.size)
     valid = split[split.split == 'valid']
-    xb, _ = next(iter(imbalanced_dls(split, S).valid))
+    xb, _ = next(iter(imbalanced_dls(split, SMALL).valid))
     assert torch.equal((px[valid.digest[:len(xb)]]/255).float(), xb.as_subclass(torch.Tensor))
 
 
 def test_images_too_large_for_memory(data, monkeypatch):
-    monkeypatch.setattr('bn_imbalance.training._free_memory', lambda: 1000)
-    with pytest.raises(BadInput, match='need 0.0 GB of memory, 0.0 are free. Give a smaller --size'): read_pixels(data.items, 32)
+    monkeypatch.setattr('bn_imbalance.loaders.virtual_memory', lambda: SimpleNamespace(available=1000))
+    with pytest.raises(BadInput, match='need 0.0 GB of memory, 0.0 are free. Give a smaller --size'):
+        read_pixels(data.items, 32)
 
 
-@pytest.mark.parametrize('backend', ['process', 'ray'])
-def test_same_table_from_all_backends(data, tmp_path, local_ray, backend):
-    field = grid(['BN', 'WL', 'WD']) + [switched(['DA', 'BN']), switched(['UF'])]
-    here = compare(data, S, backend='serial', progress=False, field=field)
-    there = compare(data, S, out=tmp_path/'out', backend=backend, workers=2, progress=False, field=field)
-    assert strip(here) == strip(there) and len(list((tmp_path/'out'/'runs').glob('*.json'))) == 20
+@pytest.mark.slow # starts processes, and Ray
+def test_same_table_from_all_backends(data, tmp_path, backend):
+    some = grid(['BN', 'WL', 'WD']) + [switched(['DA', 'BN']), switched(['UF'])]
+    here = compare(data, SMALL, how=How(None, 'serial', progress=False), recipes=some)
+    there = compare(data, SMALL, how=How(tmp_path/'out', backend, workers=2, progress=False), recipes=some)
+    assert numbers(here) == numbers(there) and len(list((tmp_path/'out'/'runs').glob('*.json'))) == 20
 
 
 DEADLY = Path(tempfile.gettempdir())/'bn_imbalance-deadly' # known to workers that were started long before
 
-class _Deadly(nn.Module): # a loss that breaks, as often as there is a file to take away
+class Deadly(nn.Module): # a loss that breaks, as often as there is a file to take away
     def forward(self, z, y):
         for f in sorted(DEADLY.glob('*'))[:1]:
             f.unlink()
@@ -134,46 +151,58 @@ class _Deadly(nn.Module): # a loss that breaks, as often as there is a file to t
             raise RuntimeError('a library gave up\nwith a long story')
         return nn.functional.cross_entropy(z, y)
 
-def deadly(counts): return _Deadly()
+def deadly(counts): return Deadly()
 
 
-@pytest.mark.parametrize('backend', ['process', 'ray'])
+@pytest.mark.slow # kills processes
 @pytest.mark.parametrize('kind,times', [('kill', 1), ('kill', 9), ('raise', 1), ('raise', 9)])
-def test_broken_jobs_are_tried_twice(data, tmp_path, local_ray, backend, kind, times):
+def test_broken_jobs_are_tried_twice(data, tmp_path, backend, kind, times):
     shutil.rmtree(DEADLY, ignore_errors=True)
     DEADLY.mkdir()
     for i in range(times): (DEADLY/f'{kind}{i}').touch()
-    s = replace(S, seeds=1, engine='images', size=16)
-    field = [switched([]), Recipe('deadly', 'a loss that breaks', loss=deadly), switched(['BN'])]
-    recs = compare(data, s, out=tmp_path/'out', backend=backend, workers=2, progress=False, field=field)
-    why = {r['config']['recipe']['name']: r['failed'] for r in recs}
+    s = replace(SMALL, seeds=1, engine='images', size=16)
+    some = [switched([]), Recipe('deadly', 'a loss that breaks', loss=deadly), switched(['BN'])]
+    found = compare(data, s, how=How(tmp_path/'out', backend, workers=2, progress=False), recipes=some)
+    why = {r.recipe: r.failed for r in found}
     assert why['none'] is None and why['BN'] is None
     if times == 1: assert why['deadly'] is None
     else: assert ('process died twice' if kind == 'kill' else 'RuntimeError: a library gave up (') in why['deadly']
     assert len(list(DEADLY.glob('*'))) == max(0, times - 2)
-    assert strip(read_runs(tmp_path/'out')) == strip(sorted(recs, key=lambda r: ['BN', 'deadly', 'none'].index(r['config']['recipe']['name'])))
+    assert numbers(read_runs(tmp_path/'out')) == numbers(sorted(found, key=lambda r: r.recipe))
+
+
+def test_a_job_that_raises_is_tried_twice_here_too(data, monkeypatch):
+    real, tries = runs.train, []
+    def train(engine, split, recipes, *args):
+        tries.append([r.name for r in recipes])
+        if len(tries) < fails: raise RuntimeError('a library gave up\nwith a long story')
+        return real(engine, split, recipes, *args)
+    monkeypatch.setattr(runs, 'train', train)
+    for fails, why in (2, None), (3, 'RuntimeError: a library gave up (test_ablation.py, line '):
+        tries.clear()
+        run, = compare(data, replace(SMALL, seeds=1), how=How(None, 'serial', progress=False), recipes=[switched([])])
+        assert tries == [['none'], ['none']]
+        assert run.failed is None if why is None else run.failed.startswith(why)
 
 
 def test_out_of_memory_halves_the_batch_once(data, monkeypatch, capsys):
-    import bn_imbalance.training as training
-    real, sizes = training.train, []
+    real, sizes = runs.train, []
     def train(engine, split, recipes, s, *args):
         sizes.append(s.batch_size)
         if s.batch_size > fits: raise torch.OutOfMemoryError('CUDA out of memory')
         return real(engine, split, recipes, s, *args)
-    monkeypatch.setattr(training, 'train', train)
-    split, fits = draw_split(data, S, 0), 4
-    rec = run(split, switched(['BN']), S, 0)
-    assert sizes == [8, 4] and rec['note'] == 'out of memory: batches of 4 in place of 8' and rec['failed'] is None
+    monkeypatch.setattr(runs, 'train', train)
+    split, fits = draw_split(data, SMALL, 0), 4
+    run, = run_together(split, [switched(['BN'])], SMALL, 0)
+    assert sizes == [8, 4] and run.note == 'out of memory: batches of 4 in place of 8' and run.failed is None
     assert 'batches of 4 in place of 8' in capsys.readouterr().err
     fits = 2
-    recs = compare(data, replace(S, seeds=1), backend='serial', progress=False, field=[switched(['BN'])])
-    assert 'OutOfMemoryError: CUDA out of memory' in recs[0]['failed']
+    run, = compare(data, replace(SMALL, seeds=1), how=How(None, 'serial', progress=False), recipes=[switched(['BN'])])
+    assert 'OutOfMemoryError: CUDA out of memory' in run.failed
 
 
 def test_command(folder, tmp_path, command):
-    args = ['--seeds', 2, '--size', 32, '--epochs', 1, '--arch', 'resnet18', '--weights', 'random', '--batch-size', 8, '--out', tmp_path/'out']
-    code, out, err = command('bn-ablate', folder, '--factors', 'BN,DA', *args)
+    code, out, err = command('bn-ablate', folder, '--factors', 'BN,DA', *QUICK, '--out', tmp_path/'out')
     assert code == 0, err
     assert '4 configurations, 2 seeds' in out and 'Effect of each switch' in out
     df = pd.read_csv(tmp_path/'out'/'results.csv')
@@ -194,12 +223,13 @@ def test_command(folder, tmp_path, command):
 ])
 def test_command_says_what_is_wrong(folder, tmp_path, command, args, said):
     if '--device' in args and torch.cuda.is_available(): pytest.skip('there is a GPU')
-    code, out, err = command('bn-ablate', folder, '--arch', 'resnet18', '--weights', 'random', '--size', 32, '--out', tmp_path/'out', *args)
+    code, out, err = command('bn-ablate', folder, '--arch', 'resnet18', '--weights', 'random', '--size', 32,
+                             '--out', tmp_path/'out', *args)
     assert code == 1 and said in err and len(err.strip().splitlines()) == 1
 
 
 def test_stores_are_not_mixed(folder, tmp_path, command):
-    args = ['--seeds', 1, '--size', 32, '--epochs', 1, '--arch', 'resnet18', '--weights', 'random', '--factors', 'BN', '--out', tmp_path/'out']
+    args = [*QUICK, '--seeds', 1, '--epochs', 1, '--factors', 'BN', '--out', tmp_path/'out']
     assert command('bn-ablate', folder, *args)[::2] == (0, '')
     code, _, err = command('bn-ablate', folder, *args, '--place', 'features')
     assert code == 1 and 'recipe.final_bn = logits, now it is features' in err

@@ -1,17 +1,22 @@
-"More than two classes, several of them rare: from the folder to the exported model, and each part against a plain computation."
-import json
+"""More than two classes, several of them rare: from the folder to the exported model, and each part against a plain
+computation."""
+import json, shutil
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, recall_score, roc_auc_score
+from bn_imbalance.choice import validation_f1
 from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data import draw_split, read_data, targets
 from bn_imbalance.decide import Goal, calibrate, decide, judged, performance
-from bn_imbalance.deploy import fit_model, load_model
+from bn_imbalance.fit import fit_model
+from bn_imbalance.learners import model_learner
 from bn_imbalance.metrics import margin, minority_metrics
+from bn_imbalance.model import load_model
 from bn_imbalance.recipes import recipes
-from bn_imbalance.tuning import validation_f1
+from bn_imbalance.records import Run, Side
+from bn_imbalance.sweep import How
 
 CLASSES = {'good': 60, '1': 50, 'scratch': 15, 'NA': 12} # names that a table would read as a number, or as nothing
 FLAGS = '--arch mobilenetv3_small_050 --weights random --size 32 --epochs 2 --batch-size 8 --backend serial'.split()
@@ -36,59 +41,65 @@ def data(root): return read_data(root, minority='scratch, NA', separate=True)
 def logits(rng, y, k): return 3*np.eye(k)[y] + rng.normal(size=(len(y), k))
 
 
+@pytest.mark.slow # every command, export too
 def test_all_commands(root, tmp_path, command):
     def ok(*args):
         code, out, err = command(*args)
         assert code == 0, err
         return out
     assert 'images of NA' in ok('bn-data', 'check', root, *RARE, '--out', tmp_path/'check.html')
-    out = ok('bn-compare', root, *RARE, '--seeds', 2, '--recipes', 'plain,final_bn,plain_threshold', '--out', tmp_path/'cmp', *FLAGS)
+    out = ok('bn-compare', root, *RARE, '--seeds', 2, '--recipes', 'plain,final_bn,plain_threshold',
+             '--out', tmp_path/'cmp', *FLAGS)
     assert '4 classes' in out and 'F1 of each rare class' in out
     page = (tmp_path/'cmp'/'report.html').read_text()
     assert 'Class by class' in page and 'said ' in page and '>NA<' in page
-    ok('bn-fit', root, '--minority', 'scratch,NA', '--compare', tmp_path/'cmp', '--out', tmp_path/'m', '--recipe', 'final_bn')
+    ok('bn-fit', root, '--minority', 'scratch,NA', '--compare', tmp_path/'cmp', '--out', tmp_path/'m',
+       '--recipe', 'final_bn')
     about, card = json.loads((tmp_path/'m'/'model.json').read_text()), (tmp_path/'m'/'card.md').read_text()
-    assert about['classes'] == ['1', 'good', 'NA', 'scratch'] and about['rare'] == [2, 3] and set(about['by_class']) == {'NA', 'scratch'}
+    assert about['classes'] == ['1', 'good', 'NA', 'scratch'] and about['rare'] == [2, 3]
+    assert set(about['by_class']) == {'NA', 'scratch'}
     assert about['decision']['offset'][:2] == [0, 0] and '| NA | scratch |' in card and '- **scratch**: rare' in card
     ok('bn-predict', tmp_path/'m', root, '--csv', tmp_path/'p.csv', '--explain', tmp_path/'heat')
     t = pd.read_csv(tmp_path/'p.csv', dtype=str, keep_default_na=False)
-    assert len(t) == sum(CLASSES.values()) and set(t.label) <= set(CLASSES) and (t.threshold == '').all() and (t.error == '').all()
+    assert len(t) == sum(CLASSES.values()) and set(t.label) <= set(CLASSES)
+    assert (t.threshold == '').all() and (t.error == '').all()
     assert len(list((tmp_path/'heat').iterdir())) == len(t)
     ok('bn-export', tmp_path/'m', '--onnx', tmp_path/'m.onnx')
-    import onnx
+    onnx = pytest.importorskip('onnx')
     meta = {o.key: o.value for o in onnx.load(tmp_path/'m.onnx').metadata_props}
     assert json.loads(meta['rare']) == [2, 3] and len(json.loads(meta['offset'])) == 4
 
 
 def test_a_model_for_several_classes_goes_on(data, tmp_path):
     s = load_settings(arch='mobilenetv3_small_050', weights='random', size=32, epochs=1, seeds=1, batch_size=8)
-    fit_model(data, 'lws', s, Goal(min_recall=.8), out=tmp_path/'m', backend='serial', progress=False)
+    fit_model(data, 'lws', s, Goal(min_recall=.8), How(tmp_path/'m', 'serial', progress=False))
     model = load_model(tmp_path/'m')
-    learn = model.learner(data)
+    learn = model_learner(model, data)
     assert list(learn.dls.vocab) == data.names and learn.dls.one_batch()[1].max() < 4
-    with pytest.raises(BadInput, match='2 classes, the model has 4'): model.learner(read_data(data.source, minority='NA'))
+    with pytest.raises(BadInput, match='2 classes, the model has 4'):
+        model_learner(model, read_data(data.source, minority='NA'))
 
 
 def test_splits_are_stratified_by_class(data, root):
-    s = load_settings(train_majority=20, train_minority=4, valid_majority=5, valid_minority=2, test_majority=5, test_minority=5)
+    sizes = dict(valid_majority=5, train_majority=20, test_majority=5)
+    s = load_settings(train_minority=4, valid_minority=2, test_minority=5, **sizes)
     n = pd.crosstab((t := draw_split(data, s, 0, 'paper')).split, t['class'])
     assert n.loc['train'].to_dict() == {'1': 20, 'good': 20, 'NA': 4, 'scratch': 4} and (n.loc['test'] == 5).all()
     n = pd.crosstab((t := draw_split(data, s, 0, 'all')).split, t['class'])
     assert n.loc['test'].to_dict() == pytest.approx({'1': 10, 'good': 12, 'NA': 2.5, 'scratch': 3}, abs=.6)
     assert (np.array(data.names)[targets(t)] == t['class']).all()
     with pytest.raises(BadInput, match='18 images of NA .*there are 12'):
-        draw_split(data, load_settings(train_majority=20, train_minority=11, valid_majority=5, test_majority=5, test_minority=0 or 1,
-                                       valid_minority=6), 0, 'paper')
+        draw_split(data, load_settings(train_minority=11, valid_minority=6, test_minority=1, **sizes), 0, 'paper')
     two = read_data(root, minority='NA', majority='good', separate=True) # with two there is nothing to tell apart
     assert 'target' not in two.items and two.name == 'parts'
 
 
 def test_a_class_that_appears_once(root, tmp_path, command):
-    import shutil
     shutil.copytree(root, tmp_path/'parts')
     for p in sorted((tmp_path/'parts'/'NA').iterdir())[1:]: p.unlink()
     code, _, err = command('bn-compare', tmp_path/'parts', *RARE, '--out', tmp_path/'cmp', *FLAGS)
-    assert code == 1 and 'at least 5 images of NA, there are 1' in err and err.strip().count('\n') == 0 and not (tmp_path/'cmp').exists()
+    assert code == 1 and 'at least 5 images of NA, there are 1' in err and err.strip().count('\n') == 0
+    assert not (tmp_path/'cmp').exists()
 
 
 @pytest.mark.parametrize('rare', [[2], [1, 3], [0, 1, 2]])
@@ -101,8 +112,10 @@ def test_metrics_are_means_over_the_rare(rare):
     assert got['recall_minority'] == pytest.approx(recall_score(y, said, labels=rare, average='macro'))
     assert got['auroc'] == pytest.approx(np.mean([roc_auc_score(y == c, softmax(z, 1)[:, c]) for c in rare]))
     np.testing.assert_allclose(expit(margin(z, rare)), softmax(z, 1)[:, rare].sum(1))
-    rec = dict(failed=None, rare=rare, valid=dict(y=yv, logits=zv), test=dict(y=yv, logits=zv))
-    assert validation_f1(rec) == pytest.approx(f1_score(yv, zv.argmax(1), labels=rare, average='macro')) # the same shares
+    run = Run({}, rare, Side(yv, zv), Side(yv, -zv)) # the same shares
+    assert validation_f1(run) == pytest.approx(f1_score(yv, zv.argmax(1), labels=rare, average='macro'))
+    run = Run({}, rare, Side(yv, zv), Side(y, z))
+    assert run.metrics() == got
 
 
 def test_threshold_of_each_rare_class():
@@ -121,7 +134,8 @@ def test_calibration_with_two_classes_is_platts():
     n, shares = np.bincount(y), np.array([.7, .3])
     scale, (first, shift) = calibrate(y, z, shares, n)
     m, w, t = z[:, 1] - z[:, 0], (shares/n)[y], np.where(y == 1, (n[1] + 1)/(n[1] + 2), 1/(n[0] + 2))
-    platt = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5000).fit(np.r_[m, m][:, None], np.repeat([1, 0], 400), np.r_[w*t, w*(1 - t)]*400)
+    platt = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5000)
+    platt.fit(np.r_[m, m][:, None], np.repeat([1, 0], 400), np.r_[w*t, w*(1 - t)]*400)
     assert first == 0
     np.testing.assert_allclose([scale, shift], [platt.coef_[0, 0], platt.intercept_[0]], rtol=1e-3)
 
@@ -154,7 +168,8 @@ def made_up(n=600, seed=0):
 def test_decision_for_several_rare_classes(goal):
     oof, rare = made_up(), [1, 2]
     d = decide(oof[oof.side == 'valid'], goal, rare)
-    assert sum(d.shares) == pytest.approx(1) and d.share(rare) == pytest.approx(goal.share or d.share(rare)) and d.offset[0] == 0
+    assert sum(d.shares) == pytest.approx(1) and d.share(rare) == pytest.approx(goal.share or d.share(rare))
+    assert d.offset[0] == 0
     t = judged(oof, goal, rare)
     assert np.allclose(t[['p0', 'p1', 'p2']].sum(axis=1), 1)
     every, each = performance(t, goal, d.shares, rare), [performance(t, goal, d.shares, [c]) for c in rare]

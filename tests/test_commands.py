@@ -2,11 +2,11 @@
 import os, subprocess, sys, time, zipfile
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
+from conftest import QUICK
 from PIL import Image
 
-QUICK = ['--arch', 'resnet18', '--weights', 'random', '--size', '32', '--epochs', '2', '--seeds', '2', '--batch-size', '8', '--backend', 'serial']
-COLUMNS = ('data,recipe,head,final_bn,arch,seed,epochs,f1_minority,f1_majority,precision_minority,recall_minority,auroc,ap,'
-           'f1_minority_tuned,threshold,ece,brier,f1_rare,ece_rare,brier_rare,seconds').split(',')
+COLUMNS = ('data,recipe,head,final_bn,arch,seed,epochs,f1_minority,f1_majority,precision_minority,recall_minority,'
+           'f1_minority_tuned,threshold,f1_rare,ece,ece_rare,auroc,ap,brier,brier_rare,seconds').split(',')
 
 
 def test_compare_and_report(command, folder, tmp_path):
@@ -15,10 +15,11 @@ def test_compare_and_report(command, folder, tmp_path):
     assert code == 0, err
     df = pd.read_csv(out/'results.csv')
     assert list(df) == COLUMNS and len(df) == 20 and df.recipe.nunique() == 10
+    assert df[['recipe', 'seed']].equals(df[['recipe', 'seed']].sort_values(['recipe', 'seed'], ignore_index=True))
     assert all(r in text for r in df.recipe) and str(out/'report.html') in text
     page = (out/'report.html').read_text()
     assert page.count('data:image/jpeg') > 20 and 'http://' not in page and '<script' not in page
-    table = lambda d: pd.read_csv(d/'results.csv').drop(columns='seconds').sort_values(['recipe', 'seed'], ignore_index=True)
+    table = lambda d: pd.read_csv(d/'results.csv').drop(columns='seconds')
     first = table(out)
     code, text, _ = command('bn-report', out)
     assert code == 0
@@ -114,15 +115,17 @@ def test_help_and_a_mistyped_folder_need_no_torch(args):
             'try: cli.bn_compare.cli()\n'
             'finally: print([m for m in ("torch", "fastai", "pandas", "numpy") if m in sys.modules])')
     r = subprocess.run([sys.executable, '-c', code, *args], capture_output=True, text=True)
-    assert r.stdout.endswith('[]\n') and ('--minority' in r.stdout if args == ['--help'] else 'no such folder' in r.stderr)
+    assert r.stdout.endswith('[]\n')
+    assert '--minority' in r.stdout if args == ['--help'] else 'no such folder' in r.stderr
 
 
+@pytest.mark.slow # starts processes and kills one
 @pytest.mark.skipif(not Path('/proc').exists(), reason='looks for processes in /proc')
 def test_workers_end_with_the_main_process(folder, tmp_path):
     "Killed outright, it cannot tell them"
     script = Path(sys.executable).parent/'bn-compare'
-    p = subprocess.Popen([script, folder, *QUICK[:-1], 'process', '--recipes', 'all', '--seeds', '50', '--out', 'o'], cwd=tmp_path,
-                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    args = [folder, *QUICK[:-1], 'process', '--recipes', 'all', '--seeds', '50', '--out', 'o']
+    p = subprocess.Popen([script, *args], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
     while not list((tmp_path/'o'/'runs').glob('*.json')) and time.time() < deadline: time.sleep(.5)
     children = _descendants(p.pid)
@@ -146,9 +149,11 @@ def _descendants(pid):
     return found - {pid}
 
 
+@pytest.mark.slow # starts processes
 def test_console_script_end_to_end(folder, tmp_path):
     script = Path(sys.executable).parent/'bn-compare'
-    r = subprocess.run([script, folder, *QUICK[:-1], 'process', '--recipes', 'plain,final_bn', '--out', 'o'], cwd=tmp_path, capture_output=True, text=True)
+    args = [folder, *QUICK[:-1], 'process', '--recipes', 'plain,final_bn', '--out', 'o']
+    r = subprocess.run([script, *args], cwd=tmp_path, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     assert len(pd.read_csv(tmp_path/'o'/'results.csv')) == 4 and 'Traceback' not in r.stderr
     r = subprocess.run([script, 'nowhere'], cwd=tmp_path, capture_output=True, text=True)
@@ -157,12 +162,15 @@ def test_console_script_end_to_end(folder, tmp_path):
 
 def test_wheel_holds_what_it_needs(tmp_path):
     root = Path(__file__).parents[1]
-    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', tmp_path, root], check=True, capture_output=True)
+    pip = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', tmp_path, root]
+    subprocess.run(pip, check=True, capture_output=True)
     wheel, = tmp_path.glob('*.whl')
     names = zipfile.ZipFile(wheel).namelist()
     assert 'bn_imbalance/settings.ini' in names and 'bn_imbalance/cli.py' in names
     assert not [n for n in names if n.endswith(('.jpg', '.safetensors', '.pth'))]
     zipfile.ZipFile(wheel).extractall(tmp_path/'site')
     code = 'import bn_imbalance.core as c; print(c.__file__, c.load_settings().epochs)'
-    out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path/'site')}, capture_output=True, text=True, check=True).stdout
+    env = {**os.environ, 'PYTHONPATH': str(tmp_path/'site')}
+    out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env, capture_output=True, text=True,
+                         check=True).stdout
     assert str(tmp_path/'site') in out and out.strip().endswith(' 10')

@@ -4,17 +4,21 @@ from dataclasses import replace
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from bn_imbalance.core import BadInput, load_settings
-from bn_imbalance.data import (SIDES, check_images, draw_split, fifths_split, from_csv, from_folder, imbalanced_dls, paper_split,
-                               read_data, read_image)
+from bn_imbalance.data import (SIDES, as_data, draw_split, fifths_split, from_csv, from_folder, paper_split,
+                               pool_classes, read_data)
+from bn_imbalance.images import check_images, decode, decoded, read_image
+from bn_imbalance.loaders import imbalanced_dls
 
-SMALL = replace(load_settings(), train_majority=20, train_minority=4, valid_majority=6, valid_minority=3, test_majority=5, test_minority=5)
+SMALL = replace(load_settings(), train_majority=20, train_minority=4, valid_majority=6, valid_minority=3,
+                test_majority=5, test_minority=5)
 
 
 @st.composite
 def item_tables(draw):
     "Majority and minority images in groups of 1 to 6; some groups hold both"
     sizes = draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), min_size=25, max_size=60))
-    rows = [(f'{g}-{l}-{i}', l, f'g{g}') for g, (a, b) in enumerate(sizes) for l, n in (('majority', a), ('minority', b)) for i in range(n)]
+    rows = [(f'{g}-{l}-{i}', l, f'g{g}') for g, (a, b) in enumerate(sizes)
+            for l, n in (('majority', a), ('minority', b)) for i in range(n)]
     return pd.DataFrame(rows, columns=['path', 'label', 'group'])
 
 
@@ -47,24 +51,73 @@ def test_exactly_enough_images():
     rows = [(f'{l}{i}', l, f'{l}{i}') for l, n in (('majority', 31), ('minority', 12)) for i in range(n)]
     items = pd.DataFrame(rows, columns=['path', 'label', 'group'])
     assert len(paper_split(items, SMALL, 0)) == 43
-    with pytest.raises(BadInput, match=r'needs 12 images of the minority \(4\+3\+5\), there are 11'): paper_split(items.iloc[:-1], SMALL, 0)
+    with pytest.raises(BadInput, match=r'needs 12 images of the minority \(4\+3\+5\), there are 11'):
+        paper_split(items.iloc[:-1], SMALL, 0)
 
 
 def test_seeds_draw_other_minorities():
     rows = [(f'{l}{i}', l, f'{l}{i}') for l, n in (('majority', 60), ('minority', 60)) for i in range(n)]
     items = pd.DataFrame(rows, columns=['path', 'label', 'group'])
-    drawn = [frozenset(s.path[(s.split == 'train') & (s.label == 'minority')]) for s in (paper_split(items, SMALL, k) for k in range(10))]
-    assert len(set(drawn)) == 10
+    def drawn(seed):
+        s = paper_split(items, SMALL, seed)
+        return frozenset(s.path[(s.split == 'train') & (s.label == 'minority')])
+    assert len(set(map(drawn, range(10)))) == 10
 
 
-@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGBA', 'CMYK', 'I;16', 'I', 'YCbCr'])
+MODES = '1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'I;16', 'I', 'YCbCr'
+
+def write_mode(folder, mode, size=(30, 20), noise=False):
+    "An image file of any mode, of one color or of noise"
+    path = folder/('x.tif' if mode in ('CMYK', 'YCbCr', 'I') else 'x.png')
+    rng = np.random.default_rng(sum(map(ord, mode)))
+    pixels = rng.integers(0, 255, (*size[::-1], 3)) if noise else np.full((*size[::-1], 3), (200, 120, 40))
+    if mode == 'I;16': im = Image.fromarray((pixels[..., 0]*257 if noise else pixels[..., 0]*200).astype(np.uint16))
+    else: im = Image.fromarray(pixels.astype(np.uint8)).convert(mode)
+    im.save(path)
+    return path
+
+
+@pytest.mark.parametrize('mode', MODES)
 def test_modes_are_converted(tmp_path, mode):
-    path = tmp_path/('x.tif' if mode in ('CMYK', 'YCbCr', 'I') else 'x.png')
-    if mode == 'I;16': Image.fromarray(np.full((20, 30), 40000, np.uint16)).save(path)
-    else: Image.new('RGB', (30, 20), (200, 120, 40)).convert(mode).save(path)
-    im = read_image(path)
-    assert (im.mode, im.size) == ('RGB', (30, 20))
+    im = read_image(write_mode(tmp_path, mode))
+    assert isinstance(im, Image.Image) and (im.mode, im.size) == ('RGB', (30, 20))
     if mode == 'I;16': assert im.getpixel((0, 0)) == (156,)*3
+    if mode in ('RGB', 'RGBA', 'P'): assert np.abs(np.subtract(im.getpixel((3, 3)), (200, 120, 40))).max() < 30
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_networks_see_what_fastai_would_show_them(tmp_path, mode):
+    "`decode` is fastai's `Resize` with `Squish`, bit for bit: numbers from before it was written stay what they are"
+    from fastai.vision.all import PILImage, Resize, ResizeMethod
+    for size in (64, 64), (30, 20), (23, 91), (301, 200), (8, 9):
+        path = write_mode(tmp_path, mode, size, noise=True)
+        for side in 64, 33:
+            want = Resize(side, method=ResizeMethod.Squish)(PILImage(read_image(path)), split_idx=1)
+            x = decode(path, side)
+            assert x.dtype == np.uint8 and x.shape == (3, side, side) and x.flags.c_contiguous
+            np.testing.assert_array_equal(x, np.asarray(want).transpose(2, 0, 1))
+
+
+def test_jpeg_turned_and_decoded_like_fastai(tmp_path):
+    from fastai.vision.all import PILImage, Resize, ResizeMethod
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 70, 3), dtype=np.uint8)
+    im = Image.fromarray(pixels)
+    exif = im.getexif()
+    exif[0x0112] = 6 # to be turned by 90 degrees
+    im.save(tmp_path/'x.jpg', exif=exif)
+    assert read_image(tmp_path/'x.jpg').size == (40, 70)
+    want = Resize(64, method=ResizeMethod.Squish)(PILImage(read_image(tmp_path/'x.jpg')), split_idx=1)
+    np.testing.assert_array_equal(decode(tmp_path/'x.jpg', 64), np.asarray(want).transpose(2, 0, 1))
+
+
+def test_decoded_keeps_the_order_and_names_what_cannot_be_read(folder):
+    paths = sorted(folder.glob('*/*.jpg'))
+    (folder/'good'/'000.jpg').write_text('text')
+    out = list(decoded(iter(paths), 16, ahead=5))
+    assert [p for p, *_ in out] == paths
+    for p, x, error in out:
+        if p == folder/'good'/'000.jpg': assert x is None and error == f'{p}: not an image.'
+        else: assert not error and (x == decode(p, 16)).all()
 
 
 def test_bad_images_are_named(tmp_path):
@@ -75,13 +128,15 @@ def test_bad_images_are_named(tmp_path):
     (tmp_path/'cut.jpg').write_bytes((tmp_path/'cut.jpg').read_bytes()[:2000])
     errors = check_images([*map(str, sorted(tmp_path.iterdir())), str(tmp_path/'none.jpg')]).set_index('path').error
     assert all(str(p) in e for p, e in errors.items())
-    for name, why in dict(text='not an image', empty='not an image', dot='1x1', cut='truncated', none='no such file').items():
+    wanted = dict(text='not an image', empty='not an image', dot='1x1', cut='truncated', none='no such file')
+    for name, why in wanted.items():
         assert any(why in e for p, e in errors.items() if f'{name}.' in p), name
 
 
 def test_csv_reader(tmp_path, folder):
-    table = pd.DataFrame([(f'images/{l}/{i:03d}.jpg', l, '7' if i < 2 else '') for l, n in (('good', 40), ('bad', 20)) for i in range(n)],
-                         columns=['path', 'label', 'group'])
+    rows = [(f'images/{l}/{i:03d}.jpg', l, '7' if i < 2 else '')
+            for l, n in (('good', 40), ('bad', 20)) for i in range(n)]
+    table = pd.DataFrame(rows, columns=['path', 'label', 'group'])
     table.to_csv(tmp_path/'items.csv', index=False)
     data = read_data(tmp_path/'items.csv', minority='bad')
     assert data.counts == {'majority': 40, 'minority': 20} and data.grouped
@@ -90,6 +145,21 @@ def test_csv_reader(tmp_path, folder):
                           ('path,label\na,x\na,x\n', 'listed twice'), ('path,label\na,\n', 'line 2')):
         (tmp_path/'items.csv').write_text(text)
         with pytest.raises(BadInput, match=message): from_csv(tmp_path/'items.csv')
+
+
+def test_a_folder_that_is_called_leaves_is_a_folder(folder, monkeypatch):
+    "Only the embedded leaves and PlantVillage have the paper's protocol; a name says nothing"
+    mine = folder.rename(folder.parent/'leaves')
+    data = read_data(mine)
+    assert (data.name, data.protocol) == ('leaves', 'all')
+    assert len(draw_split(data, load_settings(), 0)) == 60 # as `all` has it: every image
+    monkeypatch.chdir(mine.parent)
+    assert read_data('./leaves').protocol == 'all' # relative paths too
+    items = pool_classes(from_folder(mine))
+    assert as_data(items, 'leaves', 'leaves').protocol == 'paper' # the embedded ones
+    assert as_data(items, 'other', str(mine)).protocol == 'all'
+    village = items.assign(**{'class': 'Apple___' + items['class']})
+    assert (as_data(village, 'x', 'x').name, as_data(village, 'x', 'x').protocol) == ('Apple', 'paper')
 
 
 def test_leaf_groups(folder):

@@ -1,4 +1,5 @@
-"""The decision against brute force, its promises against simulation, and that no test image has a say in its own threshold."""
+"""The decision against brute force, its promises against simulation, and that no test image has a say in its own
+threshold."""
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from scipy.special import expit
@@ -89,6 +90,35 @@ def test_few_images_promise_what_they_can(n):
     assert np.mean(out) < max(.1, 1/(n + 1)) + .02
 
 
+def bound(m, group):
+    "Of the second class, which has the margins"
+    return review_bounds(np.r_[0, np.ones(len(m), int)], two(np.r_[0, m]), np.r_[-1, group], .9)[1]
+
+
+@pytest.mark.parametrize('each', [1, 4, 10, None]) # images a subject; None: 1 to 12
+@pytest.mark.parametrize('between,within', [(1, .3), (1, 1), (.5, 1)])
+def test_the_promise_holds_for_single_images_of_subjects(each, between, within):
+    "Images of one subject resemble each other; of new subjects' images at most one in ten is below the bound"
+    rng, below, n = np.random.default_rng(0), [], 40
+    def margins(subject): # of images, given whom they show
+        return rng.normal(0, between, subject.max() + 1)[subject] + rng.normal(0, within, len(subject))
+    for _ in range(400):
+        group = np.repeat(np.arange(n), each or rng.integers(1, 13, n))
+        low = bound(margins(group), group)
+        below.append((margins(np.arange(500)) < low).mean())
+    assert .07 < np.mean(below) < .107
+
+
+def test_a_subject_counts_once():
+    "Nine subjects at level .9: the lowest of all images; more images of one change nothing, copies of all neither"
+    m, group = np.arange(1., 10), np.arange(9)
+    assert bound(m, group) == 1
+    for many in np.repeat(group, [1, 1, 1, 1, 1, 1, 1, 1, 50]), np.tile(group, 7): assert bound(m[many], many) == 1
+    m, group = np.arange(20.), np.arange(20)
+    assert bound(m, group) == 1 # the second of twenty
+    assert bound(np.r_[m, [-5.]*3], np.r_[group, [0]*3]) == 1 # three more of the first: its four weigh a quarter each
+
+
 def test_no_say_in_its_own_threshold():
     oof, goal = made_up(), Goal(cost_miss=10, cost_alarm=1)
     first = judged(oof, goal)
@@ -127,8 +157,9 @@ def test_any_number_of_classes(n_classes):
     assert d.review(z).dtype == bool and 0 < d.review(z).mean() < 1
 
 
-@pytest.mark.parametrize('bad', [dict(cost_miss=-1, cost_alarm=1), dict(cost_miss=3), dict(min_recall=95), dict(share=0),
-                                 dict(level=1), dict(cost_miss=1, cost_alarm=1, min_recall=.9), dict(cost_miss=float('inf'), cost_alarm=1)])
+@pytest.mark.parametrize('bad', [dict(cost_miss=-1, cost_alarm=1), dict(cost_miss=3), dict(min_recall=95),
+                                 dict(share=0), dict(level=1), dict(cost_miss=1, cost_alarm=1, min_recall=.9),
+                                 dict(cost_miss=float('inf'), cost_alarm=1)])
 def test_bad_goals(bad):
     with pytest.raises(BadInput) as e: Goal(**bad)
     assert '\n' not in str(e.value)

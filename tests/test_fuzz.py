@@ -1,22 +1,27 @@
 """Damaged and hostile input: an answer or one clear line, never a crash, a hang or another exception.
 
-A few hundred by default. All ten thousand:  BN_FUZZ=10000 python -m pytest tests/test_fuzz.py"""
-import csv, io, json, os, time
-import numpy as np, pytest
+A few hundred, and ten thousand where slow tests are run too."""
+import csv, io, json, time
+import numpy as np, pytest, torch
 from PIL import Image
 from bn_imbalance.core import BadInput, load_settings
-from bn_imbalance.data import read_data, read_image
-from bn_imbalance.deploy import COLUMNS, _checksum, _finished, fit_model, load_model, model_card, model_logits
+from bn_imbalance.data import read_data
+from bn_imbalance.fit import fit_model
+from bn_imbalance.images import read_image
+from bn_imbalance.model import checksum, load_model, model_card
+from bn_imbalance.predict import COLUMNS, finished_lines, model_logits
+from bn_imbalance.sweep import How
 from conftest import write_folder
-import torch
 
-N = int(os.environ.get('BN_FUZZ', 320))//4 # of each kind
 SLOW = 20 # seconds; a hang
 # seeds that failed once: kind -> seeds
-FAILED_ONCE = dict(image=[], bytes=[], fields=[80, 101, 178, 348], lines=[])
+FAILED_ONCE = dict(image=[], bytes=[], fields=[80, 101, 178, 348, 2139], lines=[])
 
 
-def each(kind): return [*FAILED_ONCE[kind], *range(N)]
+def each(kind, n): return [*FAILED_ONCE[kind], *range(n)]
+
+
+many = pytest.mark.parametrize('n', [80, pytest.param(2500, marks=pytest.mark.slow)]) # of each kind
 
 
 def answer(seed, f, *args):
@@ -48,20 +53,22 @@ def pictures():
     rng, out = np.random.default_rng(0), []
     noise = Image.fromarray(rng.integers(0, 256, (24, 20, 3), dtype=np.uint8))
     exif = noise.getexif(); exif[0x0112] = 6; exif[0x010F] = 'maker'
-    for kwargs in (dict(format='JPEG', exif=exif), dict(format='JPEG', progressive=True), dict(format='PNG'), dict(format='PNG', interlace=1),
-                   dict(format='JPEG', quality=30, subsampling=2)):
+    for kwargs in (dict(format='JPEG', exif=exif), dict(format='JPEG', progressive=True), dict(format='PNG'),
+                   dict(format='PNG', interlace=1), dict(format='JPEG', quality=30, subsampling=2)):
         noise.save(b := io.BytesIO(), **kwargs)
         out.append(b.getvalue())
-    for im in noise.convert('P'), noise.convert('LA'), Image.fromarray(rng.integers(0, 65536, (24, 20), dtype=np.uint16)), noise.convert('1'):
+    deep = Image.fromarray(rng.integers(0, 65536, (24, 20), dtype=np.uint16))
+    for im in noise.convert('P'), noise.convert('LA'), deep, noise.convert('1'):
         im.save(b := io.BytesIO(), 'PNG', **(dict(transparency=0) if im.mode == 'P' else {}))
         out.append(b.getvalue())
     noise.convert('CMYK').save(b := io.BytesIO(), 'JPEG')
     return out + [b.getvalue()]
 
 
-def test_image_bytes(pictures, tmp_path):
+@many
+def test_image_bytes(n, pictures, tmp_path):
     path, read = tmp_path/'a.img', 0
-    for seed in each('image') + each('image'): # twice as many: they are quick
+    for seed in each('image', n) + each('image', n): # twice as many: they are quick
         rng = np.random.default_rng([seed, read % 2, 1])
         path.write_bytes(mutated(rng, pictures[rng.integers(len(pictures))]))
         im = answer(seed, read_image, path)
@@ -73,7 +80,8 @@ def test_image_bytes(pictures, tmp_path):
 def model(tmp_path_factory):
     root = tmp_path_factory.mktemp('fuzz')
     s = load_settings(arch='mobilenetv3_small_050', weights='random', size=32, epochs=1, seeds=1, batch_size=8)
-    fit_model(read_data(write_folder(root/'images', 20, 10)), 'final_bn', s, out=root/'model', backend='serial', progress=False)
+    fit_model(read_data(write_folder(root/'images', 20, 10)), 'final_bn', s,
+              how=How(root/'model', 'serial', progress=False))
     return root/'model'
 
 
@@ -82,21 +90,23 @@ def used(path):
     m = load_model(path)
     model_card(m), repr(m), m.decision.cut
     with np.errstate(all='ignore'):
-        z = model_logits(m, torch.zeros(1, 3, m.about['network']['size'], m.about['network']['size'], dtype=torch.uint8), 1)
+        z = model_logits(m, torch.zeros(1, 3, *[m.about['network']['size']]*2, dtype=torch.uint8), 1)
         m.decision.labels(z), m.decision.calibrated(z), m.decision.review(z)
 
 
-def test_model_bytes(model):
+@many
+def test_model_bytes(n, model):
     text = (whole := model/'model.json').read_bytes()
     try:
-        for seed in each('bytes'):
+        for seed in each('bytes', n):
             whole.write_bytes(mutated(np.random.default_rng([seed, 2]), text))
             answer(seed, load_model, model)
     finally: whole.write_bytes(text)
 
 
-STRANGE = [None, True, False, 0, -1, 1, 2, 1e308, -1e308, 1e-308, float('nan'), float('inf'), 10**400, 2**63, '', 'a', '\0', '\ud800', 'x'*10**5,
-           [], [[]], {}, {'a': 1}, [None]*5, [1e308]*2, 'Linear', '../../x', '1', [0, 0], [[['Linear']]]]
+STRANGE = [None, True, False, 0, -1, 1, 2, 1e308, -1e308, 1e-308, float('nan'), float('inf'), 10**400, 2**63,
+           '', 'a', '\0', '\ud800', 'x'*10**5, [], [[]], {}, {'a': 1}, [None]*5, [1e308]*2,
+           'Linear', '../../x', '1', [0, 0], [[['Linear']]]]
 
 
 def places(o, at=()):
@@ -106,11 +116,12 @@ def places(o, at=()):
         yield from places(v, (*at, k))
 
 
-def test_model_fields(model):
+@many
+def test_model_fields(n, model):
     "Changed by somebody who makes the checksum fit"
     text = (path := model/'model.json').read_text()
     try:
-        for seed in each('fields'):
+        for seed in each('fields', n):
             rng, about = np.random.default_rng([seed, 3]), json.loads(text)
             for _ in range(rng.integers(1, 4)):
                 at = list(places(about))
@@ -121,19 +132,21 @@ def test_model_fields(model):
                 if kind == 0: del d[key]
                 elif kind == 1 and isinstance(d[key], (int, float)): d[key] = d[key]*rng.choice([-1, 0, 2, 1e9, .5])
                 else: d[key] = STRANGE[rng.integers(len(STRANGE))]
-            about['checksum'] = _checksum(about)
+            about['checksum'] = checksum(about)
             path.write_text(json.dumps(about))
             answer(seed, used, model)
     finally: path.write_text(text)
 
 
-def test_lines(tmp_path):
+@many
+def test_lines(n, tmp_path):
     "A CSV file that bn-predict is to continue"
     f, path = io.StringIO(), tmp_path/'a.csv'
     names = ['a.jpg', 'b c.jpg', 'a "quoted", one.jpg', 'two\nlines.jpg', 'ä☘.jpg']
-    csv.writer(f, lineterminator='\n').writerows([COLUMNS, *[[n, 'good', '.1', '.2', '.5', 'no', '', 'abc'] for n in names]])
+    rows = [[n, 'good', '.1', '.2', '.5', 'no', '', 'abc'] for n in names]
+    csv.writer(f, lineterminator='\n').writerows([COLUMNS, *rows])
     whole = f.getvalue().encode()
-    for seed in each('lines'):
+    for seed in each('lines', n):
         path.write_bytes(data := mutated(np.random.default_rng([seed, 4]), whole))
-        found = answer(seed, _finished, path, 'abc')
+        found = answer(seed, finished_lines, path, 'abc')
         if found: assert found[1] <= len(data) and data[:found[1]][-1:] in (b'', b'\n'), seed

@@ -3,11 +3,14 @@ import pytest, torch
 from dataclasses import replace
 from torch import nn
 from bn_imbalance.core import BadInput, load_settings
-from bn_imbalance.data import draw_split, imbalanced_dls, read_data
-from bn_imbalance.heads import HEADS, PLACES, final_bn_learner, find_body, fold_final_bn, load_network, make_head
+from bn_imbalance.data import draw_split, read_data
+from bn_imbalance.heads import HEADS, PLACES, final_bn_learner, fold_final_bn, make_head
+from bn_imbalance.loaders import imbalanced_dls
+from bn_imbalance.networks import check_size, find_body, load_network, normalized, pooled_body
 
 # torchvision with and without batch normalization, dense blocks, fire modules; timm with pooled maps and a transformer
-ARCHS = ['resnet18', 'vgg11', 'densenet121', 'squeezenet1_1', 'tf_efficientnet_lite0', 'mobilenetv3_small_050', 'vit_tiny_patch16_224']
+ARCHS = ['resnet18', 'vgg11', 'densenet121', 'squeezenet1_1', 'tf_efficientnet_lite0', 'mobilenetv3_small_050',
+         'vit_tiny_patch16_224']
 
 
 @pytest.mark.parametrize('head', HEADS)
@@ -36,7 +39,7 @@ def test_folding_leaves_the_model_alone():
     with pytest.raises(BadInput): fold_final_bn(nn.Sequential(nn.Conv2d(3, 3, 1)))
 
 
-@pytest.mark.parametrize('arch,place', zip(ARCHS, ['both', 'logits', 'features', None, 'both', 'logits', 'both']))
+@pytest.mark.parametrize('arch,place', [*zip(ARCHS, ['both', 'logits', 'features', None, 'both', 'logits', 'both'])])
 def test_learner(folder, arch, place):
     size = 224 if arch.startswith('vit') else 64
     s = replace(load_settings(), size=size, batch_size=8)
@@ -58,7 +61,8 @@ def test_learner(folder, arch, place):
 
 def test_the_body_can_be_let_learn(folder):
     s = replace(load_settings(), size=64, batch_size=8)
-    learn = final_bn_learner(imbalanced_dls(draw_split(read_data(folder), s, 0), s), 'resnet18', weights='random', train_bn=True)
+    dls = imbalanced_dls(draw_split(read_data(folder), s, 0), s)
+    learn = final_bn_learner(dls, 'resnet18', weights='random', train_bn=True)
     learning = [n for n, p in learn.model[0].named_parameters() if p.requires_grad]
     bn = [n for n, m in learn.model[0].named_modules() if isinstance(m, nn.BatchNorm2d)]
     assert {n.rsplit('.', 1)[0] for n in learning} == set(bn)
@@ -68,7 +72,10 @@ def test_packaged_weights_are_in_their_places():
     "With ImageNet weights, and not with random ones, two crops of one texture are more alike than two textures"
     from bn_imbalance.leaves import _noise
     import numpy as np
-    maps = [torch.from_numpy(np.stack([_noise(np.random.default_rng([c, k]), 96, c)]*3)[None].clip(-2, 2)/2).float() for c in (4, 40) for k in (0, 1)]
+    def texture(c, k):
+        pixels = np.stack([_noise(np.random.default_rng([c, k]), 96, c)]*3)[None]
+        return torch.from_numpy(pixels.clip(-2, 2)/2).float()
+    maps = [texture(c, k) for c in (4, 40) for k in (0, 1)]
     model = load_network('tf_efficientnet_lite0').eval()
     with torch.no_grad(): a, b, c, d = (nn.functional.normalize(model(x), dim=1) for x in maps)
     assert min((a*b).sum(), (c*d).sum()) > max((a*c).sum(), (b*d).sum()) + .1
@@ -84,6 +91,20 @@ def test_weights_file(tmp_path):
     with pytest.raises(BadInput, match='does not fit vgg11'): load_network('vgg11', str(tmp_path/'body.safetensors'))
     body.pop('layer4.1.conv2.weight')
     save_file(body, tmp_path/'less.safetensors')
-    with pytest.raises(BadInput, match='1 tensors of the body are missing'): load_network('resnet18', str(tmp_path/'less.safetensors'))
+    with pytest.raises(BadInput, match='1 tensors of the body are missing'):
+        load_network('resnet18', str(tmp_path/'less.safetensors'))
     (tmp_path/'no.safetensors').write_bytes(b'\0'*40)
-    with pytest.raises(BadInput, match='cannot be read as safetensors'): load_network('resnet18', str(tmp_path/'no.safetensors'))
+    with pytest.raises(BadInput, match='cannot be read as safetensors'):
+        load_network('resnet18', str(tmp_path/'no.safetensors'))
+
+
+def test_a_transformer_that_was_trained_at_another_size():
+    "DINOv2's own size is 518; its patches are of 14 pixels, so 224 is 16 of them and 225 is nothing"
+    arch = 'vit_small_patch14_dinov2'
+    check_size(arch, 224)
+    with torch.inference_mode():
+        x = normalized(torch.randint(0, 255, (1, 3, 224, 224), dtype=torch.uint8), find_body(arch).stats)
+        z = pooled_body(arch, 'random')(x)
+    assert z.shape == (1, find_body(arch).n_features) == (1, 384) and z.isfinite().all()
+    with pytest.raises(BadInput, match='--size 225: vit_small_patch14_dinov2 cannot see') as e: check_size(arch, 225)
+    assert '\n' not in str(e.value)

@@ -12,8 +12,10 @@ def test_any_leaf(seed, sick, size, faintness):
 
 
 def test_fainter_is_closer_to_healthy():
-    apart = lambda f: np.mean([np.abs(np.subtract(leaf_image(i, True, 96, f), leaf_image(i, False, 96), dtype=float)).mean() for i in range(12)])
-    d = [apart(f) for f in (0, .3, .6, .9)]
+    def apart(i, faintness):
+        sick, healthy = leaf_image(i, True, 96, faintness), leaf_image(i, False, 96)
+        return np.abs(np.subtract(sick, healthy, dtype=float)).mean()
+    d = [np.mean([apart(i, f) for i in range(12)]) for f in (0, .3, .6, .9)]
     assert d == sorted(d, reverse=True) and d[-1] > 0
 
 

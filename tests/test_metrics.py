@@ -3,7 +3,8 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from scipy.special import expit
 from sklearn import metrics as sk
-from bn_imbalance.metrics import best_cut, expected_calibration_error, margin, mean_interval, minority_metrics, paired_difference
+from bn_imbalance.metrics import (best_cut, expected_calibration_error, margin, mean_interval, minority_metrics,
+                                  paired_difference, precision_recall_f1, share_weights)
 
 margins = st.lists(st.integers(-12, 12).map(lambda i: i/2), min_size=4, max_size=40) # many ties
 
@@ -31,6 +32,10 @@ def test_against_scikit_learn(seed):
     assert got['recall_minority'] == pytest.approx(sk.recall_score(y, pred))
     assert got['auroc'] == pytest.approx(sk.roc_auc_score(y, p))
     assert got['ap'] == pytest.approx(sk.average_precision_score(y, p))
+    assert got['brier'] == pytest.approx(sk.brier_score_loss(y, p))
+    w = np.where(y == 1, yv.mean()/y.mean(), (1 - yv.mean())/(1 - y.mean())) # as rare as on validation
+    assert got['brier_rare'] == pytest.approx(sk.brier_score_loss(y, p, sample_weight=w))
+    assert got['f1_rare'] == pytest.approx(sk.f1_score(y, pred, sample_weight=w, zero_division=0))
     assert got['f1_minority_tuned'] == pytest.approx(sk.f1_score(y, p > got['threshold'], zero_division=0))
     assert 0 <= got['ece'] <= 1
 
@@ -54,23 +59,43 @@ def test_a_calibrated_network_has_no_calibration_error():
     assert expected_calibration_error(rng.random(len(m)) < expit(m), 4*m) > .1
 
 
-def test_intervals_cover():
+def coverage(draw, n, mean, times=4000):
+    "How often the interval of `n` scores holds the true mean"
+    rng = np.random.default_rng(n)
+    intervals = (mean_interval(draw(rng, n)) for _ in range(times))
+    return np.mean([low <= mean <= high for _, low, high in intervals])
+
+
+@pytest.mark.parametrize('n', [3, 5, 10, 20])
+def test_intervals_cover(n):
+    "Scores of few seeds: 95 % where they are normal, nearly as many where they crowd below 1, as F1 and AUROC do"
+    assert .94 < coverage(lambda rng, n: rng.normal(.7, .1, n), n, .7) < .96
+    assert coverage(lambda rng, n: rng.beta(18, 2, n), n, .9) > .91
+
+
+def test_intervals_are_students():
+    from scipy.stats import ttest_1samp, ttest_rel
     rng = np.random.default_rng(0)
-    hits = [lo <= 0 <= hi for _, lo, hi in (mean_interval(rng.normal(0, 1, 20), n=500) for _ in range(300))]
-    assert .88 < np.mean(hits) < .98
+    a, b = rng.normal(.8, .1, 7), rng.normal(.7, .1, 7)
+    for got, want in (mean_interval(a), ttest_1samp(a, 0)), (paired_difference(a, b), ttest_rel(a, b)):
+        assert got[1:] == pytest.approx(tuple(want.confidence_interval()))
+    assert mean_interval(a) == (pytest.approx(a.mean()), *mean_interval(a)[1:])
+    assert mean_interval(a, .5)[1] > mean_interval(a)[1]
     assert mean_interval([.7]) == (.7, .7, .7)
     assert paired_difference([1, 2], [1, 2]) == (0, 0, 0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(-9, 9)), min_size=4, max_size=40), st.floats(.01, .99))
 def test_as_scikit_learn_has_it(pairs, share):
-    from sklearn.metrics import brier_score_loss, f1_score, precision_recall_fscore_support
-    from scipy.special import expit
-    from bn_imbalance.metrics import brier_score, precision_recall_f1, share_weights
     y, m = np.array([True, False] + [a for a, _ in pairs]), np.array([1., -1.] + [b for _, b in pairs])
     w = share_weights(y.astype(int), share)
-    assert w[y].sum()/w.sum() == pytest.approx(share)
-    p, r, f, _ = precision_recall_fscore_support(y, m > 0, average='binary', zero_division=0)
+    assert w[y].sum()/w.sum() == pytest.approx(share) and w.sum() == pytest.approx(len(y))
+    p, r, f, _ = sk.precision_recall_fscore_support(y, m > 0, average='binary', zero_division=0)
     assert precision_recall_f1(y, m > 0) == pytest.approx((p, r, f))
-    assert precision_recall_f1(y, m > 0, w)[2] == pytest.approx(f1_score(y, m > 0, sample_weight=w))
-    assert brier_score(y.astype(int), m, share) == pytest.approx(brier_score_loss(y, expit(m), sample_weight=w))
+    assert precision_recall_f1(y, m > 0, w)[2] == pytest.approx(sk.f1_score(y, m > 0, sample_weight=w))
+    n_rare = min(max(round(100*share), 1), 99) # of 100 on validation
+    valid = (np.arange(100) < n_rare).astype(int)
+    got = minority_metrics(y.astype(int), np.stack([0*m, m], 1), valid, np.zeros((100, 2)))
+    w = share_weights(y.astype(int), n_rare/100)
+    assert got['brier'] == pytest.approx(sk.brier_score_loss(y, expit(m)))
+    assert got['brier_rare'] == pytest.approx(sk.brier_score_loss(y, expit(m), sample_weight=w))

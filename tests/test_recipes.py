@@ -1,21 +1,22 @@
-"""One contract for all recipes; the losses against their definitions; tuning; failed runs."""
-import copy, json
+"""One contract for all recipes; the losses against their definitions; failed runs; what the tables say."""
+import copy
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
+from conftest import SMALL, numbers, write_folder
 from fastai.data.core import DataLoaders
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
-from bn_imbalance.core import BadInput, load_settings
-from bn_imbalance.data import draw_split, read_data
-from bn_imbalance.leaderboard import critical_difference, failures, leaderboard, rank_table, results, verdict
+from bn_imbalance.core import BadInput
+from bn_imbalance.data import SIDES, draw_split, read_data
+from bn_imbalance.leaderboard import failures, leaderboard, rank_table, results, verdict
+from bn_imbalance.loaders import TensorDL
 from bn_imbalance.recipes import Recipe, get_recipes, recipes, remix_labels
-from bn_imbalance.sweep import compare
-from bn_imbalance.training import TensorDL, finish_head, judge, run_together, train_heads
-from bn_imbalance.tuning import best_variants, settings_to_try, tune
+from bn_imbalance.records import Run, read_run, run_json
+from bn_imbalance.runs import judge, run_together
+from bn_imbalance.sweep import How, compare
+from bn_imbalance.training import finish_head, train_heads
 
-S = replace(load_settings(), size=32, batch_size=8, epochs=2, arch='resnet18', weights='random', seeds=2,
-            recipes=['plain', 'final_bn'])
 ALL = list(recipes)
 
 
@@ -31,23 +32,26 @@ def made_up_dls(n_classes, n_in=12):
 
 
 def go(name, n_classes):
-    dls, recipe, s = made_up_dls(n_classes), recipes[name], replace(S, epochs=4)
-    ys = {side: dl.y.numpy() for side, dl in zip(('train', 'valid', 'test'), dls)}
+    dls, recipe, s = made_up_dls(n_classes), recipes[name], replace(SMALL, epochs=4)
+    ys = {side: dl.y.numpy() for side, dl in zip(SIDES, dls)}
     trained = train_heads(dls, [recipe], s, 0)[recipe.training]
-    return judge(recipe, trained, ys, s, 0), finish_head(recipe, trained, ys['train'], s, 0), dls, ys
+    config = dict(data={}, recipe=dict(name=name), settings={}, seed=0, optimizer='any')
+    run = Run(config, [1], **judge(recipe, trained, ys, s, 0))
+    return run, finish_head(recipe, trained, ys['train'], s, 0), dls, ys
 
 
 @pytest.mark.parametrize('n_classes', [2, 3])
 @pytest.mark.parametrize('name', ALL)
 def test_contract(name, n_classes, tmp_path):
-    rec, head, dls, ys = go(name, n_classes)
-    assert rec['failed'] is None and rec['history']
-    z = np.array(rec['test']['logits'])
+    run, head, dls, ys = go(name, n_classes)
+    assert run.failed is None and run.history
+    z = run.test.logits
     assert z.shape == (20*n_classes, n_classes) and np.isfinite(z).all()
-    assert rec['test']['y'] == ys['test'].tolist()
-    assert json.loads(json.dumps(rec)) == rec
-    assert rec['history'][-1]['test']['auroc'] > .7 # it has learnt something
-    assert go(name, n_classes)[0] == rec # same seed, same numbers
+    assert run.test.y.tolist() == ys['test'].tolist()
+    (tmp_path/'run.json').write_text(run_json(run))
+    assert numbers([read_run(tmp_path/'run.json')]) == numbers([run])
+    assert run.history[-1]['test']['auroc'] > .7 # it has learnt something
+    assert numbers([go(name, n_classes)[0]]) == numbers([run]) # same seed, same numbers
     with torch.no_grad(): out = head(dls[2].x)
     if not recipes[name].after: np.testing.assert_allclose(out, z, atol=2e-6)
     save_file(head.state_dict(), tmp_path/'head.safetensors')
@@ -60,7 +64,7 @@ def test_contract(name, n_classes, tmp_path):
 @pytest.mark.parametrize('name', ALL)
 def test_recipe_is_documented(name):
     r = recipes[name]
-    assert '\n' not in r.doc and 10 < len(r.doc) < 110
+    assert '\n' not in r.doc and 10 < len(r.doc) < 120
     for k, (v, w) in r.params.items():
         assert v is None or w.low <= v <= w.high, (name, k)
         assert w.tune is None or w.low <= w.tune[0] < w.tune[1] <= w.high, (name, k)
@@ -69,32 +73,33 @@ def test_recipe_is_documented(name):
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    from conftest import write_folder
-    return read_data(write_folder(tmp_path_factory.mktemp('data')/'images'))
+def data(tmp_path_factory): return read_data(write_folder(tmp_path_factory.mktemp('data')/'images'))
 
 
+@pytest.mark.slow # every recipe on images, one network after the other
 def test_recipes_end_to_end(data):
     "On images, and the same as on features; mixtures of images are not mixtures of features"
-    split, chosen = draw_split(data, S, 0), get_recipes('all')
-    both = [run_together(split, chosen, replace(S, engine=e), 0) for e in ('features', 'images')]
+    split, chosen = draw_split(data, SMALL, 0), get_recipes('all')
+    both = [run_together(split, chosen, replace(SMALL, engine=e), 0) for e in ('features', 'images')]
     for r, fast, slow in zip(chosen, *both):
-        assert slow['engine'] == 'images' and slow['failed'] is None
-        a, b = np.array(fast['test']['logits']), np.array(slow['test']['logits'])
+        assert slow.engine == 'images' and slow.failed is None
+        a, b = fast.test.logits, slow.test.logits
         assert a.shape == b.shape
         if not r.mix: np.testing.assert_allclose(a, b, atol=5e-3*max(1, a.std()), err_msg=r.name)
 
 
 rows = st.lists(st.floats(-5, 5, width=32), min_size=3, max_size=3)
 @settings(max_examples=30, deadline=None)
-@given(z=st.lists(rows, min_size=1, max_size=8), counts=st.lists(st.integers(1, 2000), min_size=3, max_size=3), seed=st.integers(0, 99))
+@given(z=st.lists(rows, min_size=1, max_size=8), counts=st.lists(st.integers(1, 2000), min_size=3, max_size=3),
+       seed=st.integers(0, 99))
 def test_losses_are_their_formulas(z, counts, seed):
     "Each loss against a loop over images written from the paper's formula"
     y = np.random.default_rng(seed).integers(0, 3, len(z))
     n, prior = np.array(counts, float), np.array(counts)/sum(counts)
     def log_p(z): return z - np.log(np.exp(z - z.max()).sum()) - z.max()
     def mean(f): return np.mean([f(np.array(row, float), c) for row, c in zip(z, y)])
-    def loss(name): return recipes[name].part('loss')(counts)(torch.tensor(z, dtype=torch.float), torch.tensor(y)).item()
+    def loss(name):
+        return recipes[name].part('loss')(counts)(torch.tensor(z, dtype=torch.float), torch.tensor(y)).item()
     eff = (1 - .9999)/(1 - .9999**n); eff = eff/eff.sum()*3
     w = n.sum()/(3*n)
     spread = (n - n.min())/max(1, n.max() - n.min())
@@ -135,46 +140,23 @@ def broken(counts): return Broken()
 
 def test_a_failed_run_is_recorded_and_the_sweep_goes_on(data, tmp_path, monkeypatch, command):
     monkeypatch.setitem(recipes, 'broken', Recipe('broken', 'not a number', loss=broken))
-    s = replace(S, recipes=['plain', 'broken', 'final_bn'])
-    alone = compare(data, replace(s, recipes=['plain', 'final_bn']), backend='serial', progress=False)
-    recs = compare(data, s, out=tmp_path, backend='serial', progress=False)
-    assert [r['failed'] is None for r in recs] == [True, True, False, False, True, True]
-    assert 'diverged in epoch 1' in recs[2]['failed'] and recs[2]['test'] is None
-    for a, b in zip(alone, [r for r in recs if not r['failed']]): assert a['test'] == b['test'] # nobody else is touched
-    strip = lambda rs: [{k: v for k, v in r.items() if k != 'seconds'} for r in rs]
-    assert strip(compare(data, s, out=tmp_path, progress=False)) == strip(recs)
-    assert len(failures(recs)) == 2 and set(results(recs).recipe) == {'plain', 'final_bn'}
+    s, quiet = replace(SMALL, recipes=['plain', 'broken', 'final_bn']), How(None, 'serial', progress=False)
+    alone, how = compare(data, SMALL, how=quiet), replace(quiet, out=tmp_path)
+    runs = compare(data, s, how=how)
+    assert [r.failed is None for r in runs] == [True, True, False, False, True, True]
+    assert 'diverged in epoch 1' in runs[2].failed and runs[2].test is None and runs[2].valid is None
+    assert numbers(alone) == numbers([r for r in runs if not r.failed]) # nobody else is touched
+    assert numbers(compare(data, s, how=How(tmp_path, progress=False))) == numbers(runs) # from the store
+    assert len(failures(runs)) == 2 and set(results(runs).recipe) == {'plain', 'final_bn'}
     code, text, err = command('bn-report', tmp_path)
     assert code == 0 and 'Failed and left out' in text and 'diverged' in (tmp_path/'report.html').read_text()
-    with pytest.raises(BadInput, match='every run failed'): results(recs[2:4])
-
-
-def test_tuning(data, tmp_path, command):
-    assert [r.name for r in settings_to_try(recipes['plain'], 1)] == ['plain']
-    for r in get_recipes('all'):
-        tries = settings_to_try(r, 7)
-        assert len({t.name for t in tries}) == 7 and tries[0] == r, r.name
-        assert [get_recipes(t.name)[0] for t in tries] == tries # the names tell everything
-    s = replace(S, recipes=['plain', 'tau_norm'], tune=3, tune_seeds=2)
-    trials = tune(data, s, out=tmp_path/'a', backend='serial', progress=False)
-    assert len(trials) == 12 and set(trials.seed) == {1000, 1001}
-    assert trials.equals(tune(data, s, out=tmp_path/'a', progress=False)) # from the store
-    best = best_variants(trials)
-    mean = trials.groupby(['recipe', 'variant']).score.mean()
-    for r, v in best.items(): assert mean[r, v] == mean[r].max()
-    out = tmp_path/'out'
-    quick = '--arch resnet18 --weights random --size 32 --epochs 2 --seeds 2 --batch-size 8 --backend serial'.split()
-    code, text, err = command('bn-compare', data.source, *quick, '--recipes', 'plain,focal', '--tune', '3', '--out', out)
-    assert code == 0, err
-    assert 'Tuned and not tuned' in (out/'report.html').read_text() and len(pd.read_csv(out/'tuning.csv')) == 18
-    code, text, err = command('bn-report', out)
-    assert code == 0 and 'Tuned and not tuned' in (out/'report.html').read_text()
+    with pytest.raises(BadInput, match='every run failed'): results(runs[2:4])
 
 
 def test_overview_of_several(data, tmp_path, command):
-    for k, recipe_names in enumerate((['plain', 'weighted', 'final_bn'], ['plain', 'final_bn', 'cosine'])):
-        d = replace(data, name=f'data{k}')
-        compare(d, replace(S, recipes=recipe_names), out=tmp_path/str(k), backend='serial', progress=False)
+    for k, names in enumerate((['plain', 'weighted', 'final_bn'], ['plain', 'final_bn', 'cosine'])):
+        how = How(tmp_path/str(k), 'serial', progress=False)
+        compare(replace(data, name=f'data{k}'), replace(SMALL, recipes=names), how=how)
     code, text, err = command('bn-report', tmp_path/'0', tmp_path/'1', '--out', tmp_path/'both')
     assert code == 0, err
     ranks = pd.read_csv(tmp_path/'both'/'ranks.csv')
@@ -185,30 +167,35 @@ def test_overview_of_several(data, tmp_path, command):
 
 def made_up_results(n=8, **means):
     rng = np.random.default_rng(0)
-    rows = [dict(data='d', arch='a', recipe=r, seed=k, f1_minority=np.clip(m + .02*rng.normal(), 0, 1)) for r, m in means.items() for k in range(n)]
-    df = pd.DataFrame(rows)
-    for m in 'f1_minority_tuned recall_minority precision_minority auroc ap ece brier ece_rare brier_rare f1_rare'.split(): df[m] = df.f1_minority
-    return df
+    df = pd.DataFrame([dict(data='d', arch='a', recipe=r, seed=k, f1_minority=np.clip(m + .02*rng.normal(), 0, 1))
+                       for r, m in means.items() for k in range(n)])
+    others = 'f1_minority_tuned recall_minority precision_minority auroc ap ece brier ece_rare brier_rare f1_rare'
+    return df.assign(**{m: df.f1_minority for m in others.split()})
+
+
+def said(df): return ' '.join(verdict(leaderboard(df)))
 
 
 def test_verdict_says_what_the_numbers_say():
-    text = ' '.join(verdict(made_up_results(plain=.6, good=.9, same=.601, bad=.3)))
-    assert text.startswith('Use good') and 'Do not bother with same' in text and 'Worse than plain training: bad' in text
+    text = said(made_up_results(plain=.6, good=.9, same=.601, bad=.3))
+    assert text.startswith('Use good') and 'Do not bother with same' in text
+    assert 'Worse than plain training: bad' in text
     assert 'ranks the images better' in text and 'Not distinguishable' not in text
-    text = ' '.join(verdict(made_up_results(plain=.9, other=.5)))
+    text = said(made_up_results(plain=.9, other=.5))
     assert text.startswith('Use plain') and 'Worse than plain training: other' in text
-    assert 'Not distinguishable from it: b' in ' '.join(verdict(made_up_results(a=.9).pipe(lambda d: pd.concat([d, d.assign(recipe='b', f1_minority=d.f1_minority[::-1].to_numpy() - 1e-4)]))))
-    assert 'One run is too few' in verdict(made_up_results(1, plain=.6, good=.9))[0]
+    a = made_up_results(a=.9)
+    b = a.assign(recipe='b', f1_minority=a.f1_minority[::-1].to_numpy() - 1e-4)
+    assert 'Not distinguishable from it: b' in said(pd.concat([a, b]))
+    assert 'One run is too few' in verdict(leaderboard(made_up_results(1, plain=.6, good=.9)))[0]
 
 
 def test_a_missing_run_takes_nothing_away():
     df = made_up_results(plain=.6, good=.9)
     lb = leaderboard(df.drop(df.index[(df.recipe == 'good') & (df.seed == 3)]))
-    assert lb.loc['good', ('runs', '')] == 7 and lb.loc['good', ('vs_plain', 'mean')] == pytest.approx(.3, abs=.03)
+    assert lb['good']['runs', ''] == 7 and lb['good']['vs_plain', 'mean'] == pytest.approx(.3, abs=.03)
 
 
 def test_ranks():
     df = pd.concat([made_up_results(a=.9, b=.5, c=.1).assign(data=d) for d in 'xyz'])
     t = rank_table(df)
     assert list(t.index) == ['a', 'b', 'c'] and t['rank'].tolist() == [1, 2, 3]
-    assert critical_difference(5, 30) == pytest.approx(1.11, abs=.01) # q = 2.728 in Demšar's table

@@ -1,5 +1,5 @@
 """The site: what holds for the notebooks, for nbdev's processing of them, and for the pages that Sphinx builds."""
-import ast, base64, json, re, subprocess, sys
+import ast, base64, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 import pytest, yaml
@@ -13,11 +13,15 @@ import docs
 from readme import directives
 
 notebooks = sorted(p for p in nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+an_api_page = next(p for p in notebooks if p.parent.name == 'api')
 each = pytest.mark.parametrize('path', notebooks, ids=lambda p: p.stem)
 PICTURES = 'image/png', 'image/jpeg', 'image/svg+xml'
 
 
 def outputs(cell): return [(o, o.get('data', {})) for o in cell.get('outputs', [])]
+def pictured(cell): return any(m in data for _, data in outputs(cell) for m in PICTURES)
+def prose(path): return re.sub(r'^```.*?^```', '', '\n\n'.join(
+    c.source for c in read_nb(path).cells if c.cell_type == 'markdown'), flags=re.S|re.M)
 
 
 @pytest.fixture(scope='module')
@@ -25,7 +29,7 @@ def built(tmp_path_factory):
     "`(folder of processed notebooks, folder of pages)`, made in a process of its own: exported cells are run for it"
     out = tmp_path_factory.mktemp('site')
     before = (nbs/'nbdev.yml').read_text()
-    code = f'import os, docs; os.chdir({str(root)!r}); assert not docs.build_sphinx(docs.processed(), docs.Path({str(out)!r}))'
+    code = f'import docs, os; os.chdir(docs.root); exit(docs.build_sphinx(docs.processed(), docs.Path({str(out)!r})))'
     done = subprocess.run([sys.executable, '-c', code], cwd=root/'tools', capture_output=True, text=True)
     assert not done.returncode, done.stdout + done.stderr
     assert (nbs/'nbdev.yml').read_text() == before, 'nbs/nbdev.yml is not what pyproject.toml says. Commit it.'
@@ -53,7 +57,7 @@ def test_fences_of_callouts_balance(path):
 @each
 def test_figures_have_alt_text(path):
     for cell in read_nb(path).cells:
-        drawn, alt = any(m in data for _, data in outputs(cell) for m in PICTURES), directives(cell.source).get('fig-alt')
+        drawn, alt = pictured(cell), directives(cell.source).get('fig-alt')
         assert drawn == bool(alt), f'a picture without alt text, or alt text without a picture: {cell.source[:80]}'
         if drawn: assert re.fullmatch(r'"[^"]{25,}"', alt), f'{alt!r} in: {cell.source[:80]}'
         assert not any('<img' in ''.join(data.get('text/html', '')) for _, data in outputs(cell))
@@ -66,7 +70,18 @@ def test_no_output_is_missing(path):
         if cell.cell_type != 'code' or outputs(cell) or silent or cell.source.rstrip().endswith(';'): continue
         for node in ast.parse(cell.source).body[-1:]:
             text = ast.unparse(node)
-            assert not isinstance(node, ast.Expr) or text.startswith('test_'), f'ends in a value, but shows none: {text}'
+            assert not isinstance(node, ast.Expr) or text.startswith('test_'), f'a value that is not shown: {text}'
+
+
+def test_chapters_have_numbers_and_are_linked_by_them():
+    chapters = {re.match(r'0*(\w+?)_', p.name)[1]: p for p in notebooks if p.parent.name == 'course'}
+    for n, p in chapters.items(): # not "1. ": Pandoc would read a list
+        assert read_nb(p).cells[0].source.startswith(f'# {n} · ')
+    for path in notebooks:
+        text = prose(path)
+        for n, link in re.findall(r'\[(?:[Cc]hapter )?(\db?)\]\((.*?)\)', text):
+            assert (path.parent/link).resolve() == chapters[n], (path.name, n, link)
+        assert not (found := re.findall(r'(?<!\[)\b[Cc]hapters? \d.*', text)), f'{path.name}: not linked: {found}'
 
 
 def test_outputs_are_not_large():
@@ -90,13 +105,22 @@ def test_every_notebook_is_in_the_sidebar_in_order():
 def test_settings_name_files_that_exist():
     assert (nbs/'_quarto.yml').resolve() == root/'_quarto.yml'
     site, html = docs.site, docs.quarto['format']['html']
-    keys = ('title favicon image image-alt open-graph twitter-card search page-navigation back-to-top-navigation repo-subdir '
-            'repo-actions page-footer sidebar') # Quarto stops at one that it does not know
+    keys = ('title favicon image image-alt open-graph twitter-card search page-navigation back-to-top-navigation '
+            'repo-subdir repo-actions page-footer sidebar') # Quarto stops at one that it does not know
     assert set(site) <= set(keys.split()), 'look it up in Quarto\'s reference, then add it here'
     themes = [o for theme in html['theme'].values() for o in theme if o.endswith('scss')]
-    named = [*docs.quarto['metadata-files'], *docs.quarto['project']['resources'], site['favicon'], site['image'][1:], *themes]
+    named = [*docs.quarto['metadata-files'], *docs.quarto['project']['resources'], site['favicon'], site['image'][1:]]
+    named += themes
     assert not [o for o in named if not (nbs/o).is_file()]
     assert (nbs/site['image'][1:]).stat().st_size < 150_000
+    assert html['keep-md'], 'without it Quarto 1.9 removes index.html.md as an intermediate file, and stops'
+    assert html['canonical-url'] and html['code-overflow'] == 'wrap' and html['html-math-method'] == 'mathml'
+    missing = (nbs/'404.qmd').read_text()
+    assert yaml.safe_load(missing.split('---')[1])['format']['html'], 'or it gets a Markdown page, too'
+    for text in site['page-footer']['left'], missing: # what starts with a slash holds on pages of every depth
+        for link in re.findall(r'\]\((?!https?:)(.*?)\)', text):
+            assert link[0] == '/' and (nbs/urlsplit(link).path[1:]).is_file(), link
+    assert '/index.ipynb#sources' in site['page-footer']['left'] and '## Sources' in prose(nbs/'index.ipynb')
     rules = (nbs/'styles'/'site.scss').read_text().split('/*-- scss:rules --*/')[1]
     assert not re.search(r'[$@]|//|&', rules), 'only plain CSS works without Quarto, too'
 
@@ -117,6 +141,26 @@ def test_workflows_are_pinned_and_may_do_little(path):
     assert yaml.safe_load(path.read_text())['permissions'] == {'contents': 'read'}
 
 
+def test_workflow_of_the_site_leads_to_the_sources(tmp_path):
+    jobs = yaml.safe_load((root/'.github'/'workflows'/'docs.yml').read_text())['jobs']
+    steps = [s.get('run', '') for s in jobs['build']['steps']]
+    at = [next(i for i, s in enumerate(steps) if word in s) for word in ('[project.urls]', 'nbdev-export', 'make docs')]
+    assert at == sorted(at)
+    copy = tmp_path/'copy'
+    ignore = shutil.ignore_patterns('.venv', '.git', '__pycache__', '_docs', '_proc', 'tests')
+    shutil.copytree(root, copy, symlinks=True, ignore=ignore)
+    env = os.environ | dict(REPOSITORY='https://github.com/me/bn', SITE='https://me.github.io/bn/')
+    run = lambda *command: subprocess.run(command, cwd=copy, env=env | dict(PYTHONPATH=str(copy)), check=True)
+    run('bash', '-c', steps[at[0]])
+    run(Path(sys.executable).parent/'nbdev-export')
+    code = f"from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force=True, file_glob='{an_api_page.name}')"
+    run(sys.executable, '-c', code)
+    text = (copy/'_proc'/an_api_page.relative_to(nbs)).read_text()
+    link = r'\[source\]\(https://github\.com/me/bn/blob/main/bn_imbalance/\w+\.py#L\d+\)'
+    assert text.count('[source](') == len(re.findall(link, text)) > 0
+    assert f'https://colab.research.google.com/github/me/bn/blob/main/nbs/api/{an_api_page.name}' in text
+
+
 # Processing
 
 @each
@@ -124,7 +168,22 @@ def test_processed_notebook(built, path):
     cells = json.loads((built[0]/path.relative_to(nbs)).read_text())['cells']
     head = yaml.safe_load(''.join(cells[0]['source']).strip().strip('-'))
     assert head['title'] and head['description'] and head['output-file'] == docs.nbpath2html(path).name
+    assert (head['image'], head['image-alt']) == (docs.site['image'], docs.site['image-alt'])
+    assert head['title'] == read_nb(path).cells[0].source.splitlines()[0][2:]
     assert not [c for c in cells if 'execution' in c['metadata']]
+    for c in cells:
+        lines = [l for l in c['source'] if not l.startswith('#|')]
+        folded = '#| code-fold: true\n' in c['source']
+        assert folded == (path.parent.name == 'course' and pictured(c) and len(lines) > 7), lines
+        assert r'\,' not in ''.join(c['source']), 'becomes a backslash on the Markdown page'
+        for out, data in outputs(c): # for others Quarto loads RequireJS and jQuery from elsewhere
+            assert set(data) <= {'text/plain', 'text/markdown', *PICTURES}
+            shown = ''.join(data.get('text/markdown', ''))
+            assert '<script' not in shown and not re.search(r'\d \[[-+.\d]+, [-+.\d]+\]', shown), shown
+            if 'image/png' in data: # from here Quarto 1.9 reads how wide it shall be, not from `#| out-width`
+                pixels = int.from_bytes(base64.b64decode(''.join(data['image/png']))[16:20], 'big')
+                assert out['metadata']['image/png'] == {'width': pixels//2}
+        assert 'out-width' not in ''.join(c['source'])
     bare = lambda source: re.sub(r'^#\|.*\n?', '', ''.join(source), flags=re.M).strip()
     hidden = {bare(c.source) for c in read_nb(path).cells if c.cell_type == 'code' and 'hide' in directives(c.source)}
     assert not hidden & {bare(c['source']) for c in cells}
@@ -135,7 +194,7 @@ def test_page_follows_the_address_of_the_project(monkeypatch):
     def page(**address):
         cfg = AttrDict(dict(git_url='', doc_host='', doc_baseurl='/', branch='main', nbs_path=nbs) | address)
         monkeypatch.setattr(_docs, 'get_config', lambda: cfg)
-        nb = read_nb(nbs/'api'/'00_core.ipynb')
+        nb = read_nb(an_api_page)
         home = f'{cfg.doc_host}{cfg.doc_baseurl.rstrip("/")}/'
         links = f'[`near`]({home}api/core.html#near) [x](https://x.org/api/y.html)'
         text = f'[source]({cfg.git_url}/blob/main/x.py)\n\n### near\n\n{links}'
@@ -144,7 +203,8 @@ def test_page_follows_the_address_of_the_project(monkeypatch):
         proc.begin(); proc(cell)
         return cell, nb.cells[1].source
     cell, top = page()
-    assert cell.source == '### near\n\n[`near`](../api/core.html#near) [x](https://x.org/api/y.html)' and cell.metadata == {}
+    assert cell.source == '### near\n\n[`near`](../api/core.html#near) [x](https://x.org/api/y.html)'
+    assert cell.metadata == {}
     assert 'Colab' not in top
     name, data = re.search(r'download="(.*?)" href="data:.*?;base64,(.*?)"', top).groups()
     got, want = json.loads(base64.b64decode(data))['cells'], json.loads((nbs/'api'/name).read_text())['cells']
@@ -152,12 +212,36 @@ def test_page_follows_the_address_of_the_project(monkeypatch):
     cell, top = page(git_url='https://github.com/me/bn', doc_host='https://me.github.io', doc_baseurl='/bn')
     assert cell.source.startswith('[source](https://github.com/me/bn/blob/main/x.py)')
     assert '](../api/core.html#near)' in cell.source
-    assert 'href="https://colab.research.google.com/github/me/bn/blob/main/nbs/api/00_core.ipynb"' in top and 'download=' in top
+    assert f'"https://colab.research.google.com/github/me/bn/blob/main/nbs/api/{an_api_page.name}"' in top
+    assert 'download=' in top
 
 
 def test_constants():
     from bn_imbalance._docs import constants
     assert constants('A = 1 # one\n_b = 2\ndef f(): C = 3\nD, E = (4,\n5)') == ['A = 1 # one', 'D, E = (4,\n5)']
+    assert constants('Model.save = save_model\nx[0] = 1') == []
+
+
+def test_entries_of_the_library():
+    from bn_imbalance._docs import api_entry, whole_intervals
+    entry = '---\n\n### {0}\n\n```python\ndef {0}(\n    n:int=2, # how many\n){1}:\n```\n\n*It*'
+    want = '---\n\n## {0} {{#{2} .api}}\n\n```python\n{3} {0}(\n    n:int=2, # how many\n){1}\n```\n\n*It*'
+    assert api_entry(entry.format('Body', '->None')) == want.format('Body', '', 'body', 'class')
+    assert api_entry(entry.format('LDAM', '')) == want.format('LDAM', '', 'ldam', 'class')
+    assert api_entry(entry.format('fit', '->Body')) == want.format('fit', '->Body:', 'fit', 'def')
+    assert whole_intervals('a .95 [.9, 1.0], +.1 [-.2, +.3] x') == 'a .95\xa0[.9,\xa01.0], +.1\xa0[-.2,\xa0+.3] x'
+
+
+def test_markdown_pages_share_pictures(tmp_path):
+    for page, pictures in dict(one='ab', two='a').items():
+        (tmp_path/f'{page}.html.md').write_text(f'![]({page}_files/figure-commonmark/b.png)')
+        for kind in 'html', 'commonmark': (tmp_path/f'{page}_files'/f'figure-{kind}').mkdir(parents=True)
+        for p in pictures: (tmp_path/f'{page}_files'/'figure-html'/f'{p}.png').touch()
+        (tmp_path/f'{page}_files'/'figure-commonmark'/'b.png').touch()
+    docs.share_pictures(tmp_path)
+    assert (tmp_path/'one.html.md').read_text() == '![](one_files/figure-html/b.png)'
+    assert (tmp_path/'two.html.md').read_text() == '![](two_files/figure-commonmark/b.png)', 'the other is not there'
+    assert [p.parent.name for p in tmp_path.rglob('figure-commonmark')] == ['two_files']
 
 
 # The pages
@@ -194,7 +278,8 @@ def test_pages_ask_no_other_machine(built, pages):
         asked = [t.get('src') or t.get('href') for t in soup.find_all(['script', 'img', 'iframe', 'source', 'link'])]
         assert not [u for u in asked if u and re.match(r'(https?:)?//', u)], page
         assert str(root) not in page.read_text() and '/tmp/' not in page.read_text()
-    for css in built[1].rglob('*.css'): assert not re.search(r'(url\(|@import )[\'" ]*(https?:)?//', css.read_text()), css
+    for css in built[1].rglob('*.css'):
+        assert not re.search(r'(url\(|@import )[\'" ]*(https?:)?//', css.read_text()), css
 
 
 @each
@@ -202,7 +287,7 @@ def test_page_shows_what_the_notebook_shows(built, pages, path):
     soup = pages[built[1]/docs.nbpath2html(path.relative_to(nbs))]
     article, cells = soup.find('article'), read_nb(path).cells
     shown = [c for c in cells if 'hide' not in directives(c.source)]
-    drawn = [directives(c.source)['fig-alt'].strip('"') for c in shown if any(m in d for _, d in outputs(c) for m in PICTURES)]
+    drawn = [directives(c.source)['fig-alt'].strip('"') for c in shown if pictured(c)]
     assert [i['alt'] for i in article.find_all('img')] == drawn
     tables = [d for c in shown for _, d in outputs(c) if 'class="dataframe"' in ''.join(d.get('text/html', ''))]
     assert len(article.select('table.dataframe')) == len(tables)
@@ -210,10 +295,13 @@ def test_page_shows_what_the_notebook_shows(built, pages, path):
     assert not [c for c in code if c in article.get_text()]
     folded = sum(c.source.count('collapse="true"') for c in cells if c.cell_type == 'markdown')
     assert len(article.select('details.callout > summary')) == folded and ':::' not in article.get_text()
-    prose = '\n'.join(c.source for c in cells if c.cell_type == 'markdown')
-    formulas = '$' in re.sub(r'^```.*?^```|`.*?`', '', prose, flags=re.S|re.M)
-    assert article.find('math') or not formulas
-    assert soup.select_one('a.notebook-link[download]') and soup.select_one('.cite a')
+    done = json.loads((built[0]/path.relative_to(nbs)).read_text())['cells']
+    assert len(article.select('details.code > summary')) == sum('#| code-fold: true\n' in c['source'] for c in done)
+    assert article.find('math') or '$' not in re.sub(r'`.*?`', '', prose(path), flags=re.S)
+    assert '{=html}' not in article.get_text() and '.api}' not in article.get_text()
+    assert soup.select_one('a.notebook-link[download]') and soup.select_one('.cite a[href$="index.html#sources"]')
+    titles = [read_nb(p).cells[0].source.splitlines()[0][2:] for p in notebooks if p.name != 'index.ipynb']
+    assert set(titles) <= {a.get_text() for a in soup.select('.sidebar-tree a')}
     contents = {a.get_text() for a in soup.select('.toc-tree a')}
     assert {h.get_text().rstrip('¶') for h in article.find_all(['h2', 'h3'])} <= contents
 
@@ -224,8 +312,8 @@ def test_every_public_symbol_is_on_a_page(pages):
     missing = []
     for module in (root/'bn_imbalance').glob('[a-z]*.py'):
         body = ast.parse(module.read_text()).body
-        public = next(ast.literal_eval(n.value) for n in body if isinstance(n, ast.Assign) and n.targets[0].id == '__all__')
+        listed = next(n.value for n in body if isinstance(n, ast.Assign) and n.targets[0].id == '__all__')
         defined = {n.name for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
-        missing += [f'{module.stem}.{n}' for n in public
-                    if n.lower() not in ids and (n in defined or not re.search(rf'^[\w, ]*\b{n}\b[\w, ]* = ', code, re.M))]
+        constant = lambda n: n not in defined and re.search(rf'^[\w, ]*\b{n}\b[\w, ]* = ', code, re.M)
+        missing += [f'{module.stem}.{n}' for n in ast.literal_eval(listed) if n.lower() not in ids and not constant(n)]
     assert not missing

@@ -1,105 +1,145 @@
-"""The fast way is the same as the slow way; faults of the cache; the store."""
+"""The fast way is the same as the slow way; the stored features; the store."""
 import json, os
-import numpy as np, pytest, torch
 from dataclasses import replace
-from bn_imbalance.core import BadInput, load_settings
-from bn_imbalance.data import draw_split, read_data
-from bn_imbalance.recipes import get_recipes, recipes
-from bn_imbalance.sweep import compare, read_runs
-from bn_imbalance.training import _store_for, body_features, choose_engine, record_metrics, run, run_together
+import numpy as np, pytest, torch
+from conftest import SMALL, numbers
+from safetensors.torch import save_file
+from torch import nn
+from bn_imbalance import features
+from bn_imbalance.core import BadInput
+from bn_imbalance.data import draw_split
+from bn_imbalance.features import body_features, feature_store
+from bn_imbalance.recipes import Recipe, get_recipes, recipes, weighted_cross_entropy
+from bn_imbalance.records import read_run, read_runs
+from bn_imbalance.runs import run_together
+from bn_imbalance.stack import HeadStack, dropout_rates
+from bn_imbalance.sweep import How, compare
+from bn_imbalance.training import choose_engine, recipe_head
 
-S = replace(load_settings(), size=32, batch_size=8, epochs=2, arch='resnet18', weights='random', seeds=2, recipes=['plain', 'final_bn'])
+
+def alone(split, recipe, s, seed=0): return run_together(split, [recipe], s, seed)[0]
 
 
-@pytest.fixture
-def data(folder): return read_data(folder)
-
-
-@pytest.mark.parametrize('arch', ['resnet18', 'vgg11', 'tf_efficientnet_lite0', 'mobilenetv3_small_050'])
+@pytest.mark.parametrize('arch', ['resnet18', pytest.param('vgg11', marks=pytest.mark.slow), 'tf_efficientnet_lite0',
+                                  'mobilenetv3_small_050'])
 @pytest.mark.parametrize('recipe', ['plain', 'final_bn_both'])
 def test_both_engines_agree(data, arch, recipe):
-    s = replace(S, arch=arch)
+    s = replace(SMALL, arch=arch)
     split = draw_split(data, s, 0)
-    fast, slow = (run(split, recipes[recipe], replace(s, engine=e), 0) for e in ('features', 'images'))
-    assert (fast['engine'], slow['engine']) == ('features', 'images')
-    for side in 'valid', 'test':
-        a, b = np.array(fast[side]['logits']), np.array(slow[side]['logits'])
-        assert fast[side]['y'] == slow[side]['y']
-        np.testing.assert_allclose(a, b, atol=5e-3*max(1, a.std()))
-    for a, b in zip(fast['history'], slow['history']): assert a['train_loss'] == pytest.approx(b['train_loss'], abs=5e-3)
+    fast, slow = (alone(split, recipes[recipe], replace(s, engine=e)) for e in ('features', 'images'))
+    assert (fast.engine, slow.engine) == ('features', 'images')
+    for a, b in (fast.valid, slow.valid), (fast.test, slow.test):
+        assert a.y.tolist() == b.y.tolist()
+        np.testing.assert_allclose(a.logits, b.logits, atol=5e-3*max(1, a.logits.std()))
+    for a, b in zip(fast.history, slow.history): assert a['train_loss'] == pytest.approx(b['train_loss'], abs=5e-3)
 
 
 def test_recipes_together_are_recipes_alone(data):
-    split, chosen = draw_split(data, S, 0), get_recipes('all')
-    together = run_together(split, chosen, S, 0)
-    for r, rec in zip(chosen, together):
-        alone = run(split, r, S, 0)
-        assert rec['test'] == alone['test'] and rec['history'] == alone['history'], r.name
+    split, chosen = draw_split(data, SMALL, 0), get_recipes('all')
+    for r, run in zip(chosen, run_together(split, chosen, SMALL, 0)):
+        assert numbers([run]) == numbers([alone(split, r, SMALL)]), r.name
+
+
+def half_dropout(head):
+    for m in head.modules():
+        if isinstance(m, nn.Dropout): m.p /= 2
+    return head
+
+
+def test_other_dropout_rates_are_not_stacked(data):
+    split, others = draw_split(data, SMALL, 0), get_recipes('plain,weighted,final_bn')
+    chosen = [others[0], Recipe('half', 'dropout halved', head=half_dropout), *others[1:],
+              Recipe('half_weighted', 'the same, weighted', head=half_dropout, loss=weighted_cross_entropy)]
+    together = run_together(split, chosen, SMALL, 0)
+    for r, run in zip(chosen, together): assert numbers([run]) == numbers([alone(split, r, SMALL)]), r.name
+    assert (together[0].test.logits != together[1].test.logits).any() # the rates do make a difference
+    heads = [recipe_head(r, 8, 2, SMALL, 0) for r in chosen[:2]]
+    assert dropout_rates(heads[0]) == (.25, .5) and dropout_rates(heads[1]) == (.125, .25)
+    with pytest.raises(BadInput, match='other dropout rates'): HeadStack(heads)
 
 
 def test_engine_choice():
-    plain = recipes['plain']
-    assert choose_engine(plain, S) == 'features'
-    assert choose_engine(plain, replace(S, train_bn=True)) == 'images'
-    assert choose_engine(replace(plain, on_images=True), S) == 'forward'
-    assert choose_engine(replace(plain, on_images=True), replace(S, engine='images')) == 'images'
-    with pytest.raises(BadInput, match='body learns'): choose_engine(plain, replace(S, train_bn=True, engine='features'))
-    with pytest.raises(BadInput, match='must see its images'): choose_engine(replace(plain, on_images=True), replace(S, engine='features'))
+    plain, seeing = recipes['plain'], replace(recipes['plain'], on_images=True)
+    assert choose_engine(plain, SMALL) == 'features'
+    assert choose_engine(plain, replace(SMALL, train_bn=True)) == 'images'
+    assert choose_engine(seeing, SMALL) == 'forward'
+    assert choose_engine(seeing, replace(SMALL, engine='images')) == 'images'
+    with pytest.raises(BadInput, match='body learns'):
+        choose_engine(plain, replace(SMALL, train_bn=True, engine='features'))
+    with pytest.raises(BadInput, match='must see its images'): choose_engine(seeing, replace(SMALL, engine='features'))
 
 
-def test_features_are_recomputed_when_damaged(data):
+def test_missing_features_are_computed_again(data):
     items = data.items
-    good = body_features(items, S)
-    store = _store_for(S)
-    some = items.digest.iloc[3]
-    with store.db: store.db.execute("update features set data = zeroblob(length(data)) where key = ?", (some,))
-    with store.db: store.db.execute('delete from features where key = ?', (items.digest.iloc[5],))
-    assert some not in store.get([some])
-    torch.testing.assert_close(body_features(items, S).x, good.x, rtol=0, atol=0)
+    good, store = body_features(items, SMALL, 'cpu'), feature_store(SMALL, 'cpu')
+    gone = items.digest.iloc[5]
+    assert gone in store.get(items.digest)
+    with store.db: store.db.execute('delete from features where key = ?', (gone,))
+    assert gone not in store.get([gone]) and len(store.get(items.digest)) == len(items) - 1
+    torch.testing.assert_close(body_features(items, SMALL, 'cpu').x, good.x, rtol=0, atol=0)
     store.db.close()
-    for junk in (b'junk', store.path.read_bytes()[:5000] + os.urandom(3000)):
+    whole = store.path.read_bytes()
+    for junk in b'junk', whole[:5000] + os.urandom(3000):
         store.path.write_bytes(junk)
-        torch.testing.assert_close(body_features(items, S).x, good.x, rtol=0, atol=0)
+        with pytest.raises(BadInput, match='cannot be used .* Delete it') as e: body_features(items, SMALL, 'cpu')
+        assert str(store.path) in str(e.value) and '\n' not in str(e.value)
+        store.path.unlink() # as it says
+        torch.testing.assert_close(body_features(items, SMALL, 'cpu').x, good.x, rtol=0, atol=0)
 
 
 def test_features_do_not_depend_on_what_was_there(data):
-    part = data.items.iloc[7:30:3]
-    alone = body_features(part, replace(S, size=40))
-    whole = body_features(data.items, replace(S, size=40))
-    torch.testing.assert_close(alone[part.digest], whole[part.digest], rtol=1e-5, atol=1e-5)
+    part, s = data.items.iloc[7:30:3], replace(SMALL, size=40)
+    some, whole = body_features(part, s), body_features(data.items, s)
+    torch.testing.assert_close(some[part.digest], whole[part.digest], rtol=1e-5, atol=1e-5)
 
 
-def test_anything_that_changes_features_changes_the_store(tmp_path):
-    from safetensors.torch import save_file
-    paths = [_store_for(s).path for s in (S, replace(S, size=64), replace(S, arch='resnet34'), replace(S, arch='tf_efficientnet_lite0'))]
+def test_anything_that_changes_features_changes_the_store(tmp_path, monkeypatch):
+    def path(device='cpu', **changes): return feature_store(replace(SMALL, **changes), device).path
+    paths = [path(), path('cuda'), path('mps'), path(size=64), path(arch='resnet34')]
+    paths.append(path(arch='tf_efficientnet_lite0'))
     for k in range(2):
         torch.manual_seed(k)
-        save_file(torch.nn.Linear(1, 1).state_dict(), tmp_path/f'{k}.safetensors')
-        paths.append(_store_for(replace(S, weights=str(tmp_path/f'{k}.safetensors'))).path)
+        save_file(nn.Linear(1, 1).state_dict(), tmp_path/f'{k}.safetensors')
+        paths.append(path(weights=str(tmp_path/f'{k}.safetensors')))
+    with monkeypatch.context() as m:
+        m.setattr(features, 'DECODING', features.DECODING + 1)
+        paths.append(path())
+    with monkeypatch.context() as m:
+        m.setattr(features, 'version', lambda name: '0')
+        paths.append(path())
     assert len(set(paths)) == len(paths)
+    assert path() == paths[0] and path('cuda:1') == path('cuda') # the type of the device counts, not its number
 
 
-def test_same_table_from_both_backends_and_after_a_stop(data, tmp_path):
-    whole = compare(data, S, out=tmp_path/'a', backend='serial', progress=False)
-    by_process = compare(data, S, out=tmp_path/'b', backend='process', progress=False)
-    strip = lambda recs: [{k: v for k, v in r.items() if k != 'seconds'} for r in recs]
-    assert strip(whole) == strip(by_process)
-    (tmp_path/'a/runs/plain-seed1.json').unlink()
-    cut = tmp_path/'a/runs/final_bn-seed0.json'
+@pytest.mark.slow # starts processes
+def test_same_table_from_both_backends(data, tmp_path):
+    here, there = (compare(data, SMALL, how=How(tmp_path/b, b, progress=False)) for b in ('serial', 'process'))
+    assert numbers(here) == numbers(there) and len(here) == 4
+
+
+def test_same_table_after_a_stop(data, tmp_path):
+    how = How(tmp_path, 'serial', progress=False)
+    whole = compare(data, SMALL, how=how)
+    (tmp_path/'runs/plain-seed1.json').unlink()
+    cut = tmp_path/'runs/final_bn-seed0.json'
     cut.write_text(cut.read_text()[:500]) # a record cut off in the middle
-    assert strip(compare(data, S, out=tmp_path/'a', backend='serial', progress=False)) == strip(whole)
+    assert numbers(compare(data, SMALL, how=how)) == numbers(whole)
     assert cut.with_suffix('.damaged').exists()
-    assert strip(read_runs(tmp_path/'a')) == strip(whole)
+    assert numbers(read_runs(tmp_path)) == numbers(sorted(whole, key=lambda r: (r.recipe, r.seed)))
 
 
 def test_a_store_is_not_mixed(data, tmp_path):
-    compare(data, S, out=tmp_path, progress=False)
-    with pytest.raises(BadInput, match='settings.epochs = 2, now it is 3'): compare(data, replace(S, epochs=3), out=tmp_path, progress=False)
+    how = How(tmp_path, progress=False)
+    compare(data, SMALL, how=how)
+    with pytest.raises(BadInput, match='settings.epochs = 2, now it is 3'):
+        compare(data, replace(SMALL, epochs=3), how=how)
     assert len(list((tmp_path/'runs').iterdir())) == 4
 
 
-def test_records_are_json_and_hold_what_judges_them(data):
-    rec = compare(data, replace(S, seeds=1, recipes=['final_bn']), progress=False)[0]
-    again = json.loads(json.dumps(rec))
-    assert record_metrics(again) == record_metrics(rec)
-    assert again['config']['settings']['epochs'] == 2 and again['versions']['torch'] and len(again['history']) == 2
+def test_runs_are_json_and_hold_what_judges_them(data, tmp_path):
+    run, = compare(data, replace(SMALL, seeds=1, recipes=['final_bn']), how=How(tmp_path, progress=False))
+    path, = (tmp_path/'runs').iterdir()
+    again = read_run(path)
+    assert again.metrics() == run.metrics()
+    assert again.settings['epochs'] == 2 and again.versions['torch'] and len(again.history) == 2
+    assert json.loads(path.read_text())['config'] == run.config

@@ -1,12 +1,13 @@
 """Draw nbs/images/card.png, what a link to the site looks like elsewhere, from the stored runs of the home page."""
 from pathlib import Path
 import matplotlib.pyplot as plt
+from bn_imbalance.core import stored_results
 from bn_imbalance.report import plot_margins
 from bn_imbalance.sweep import read_runs
 
-nbs = Path(__file__).resolve().parents[1]/'nbs'
 with plt.rc_context({'font.size': 16, 'axes.titlesize': 16}):
-    fig = plot_margins(read_runs(nbs/'results'/'apple'))
+    fig = plot_margins(read_runs(stored_results()/'apple'))
     fig.set_size_inches(12, 6.3)
     fig.suptitle('bn_imbalance\nA thousand healthy images, ten sick ones: what helps?', size=26)
-    fig.savefig(nbs/'images'/'card.png', dpi=100, pil_kwargs=dict(optimize=True))
+    card = Path(__file__).resolve().parents[1]/'nbs'/'images'/'card.png'
+    fig.savefig(card, dpi=100, pil_kwargs=dict(optimize=True))

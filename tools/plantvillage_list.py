@@ -1,13 +1,14 @@
-"""Make bn_imbalance/plantvillage.csv.xz, the list that `bn-data fetch` works from, out of a folder of PlantVillage's own files.
+"""Make bn_imbalance/plantvillage.csv.xz, the list that `bn-data fetch` works from, out of PlantVillage's own files.
 
 usage: python tools/plantvillage_list.py FOLDER   (class folders such as Apple___healthy, and leaf_groups.csv)"""
 import csv, io, lzma, sys
 from pathlib import Path
 from PIL import Image
-from bn_imbalance.fetch import blob_sha1
+from bn_imbalance.sources import blob_sha1
 
 root = Path(sys.argv[1])
-with open(root/'leaf_groups.csv', newline='', encoding='utf-8') as f: leaf = {(r['class'], r['file']): r['leaf'] for r in csv.DictReader(f)}
+with open(root/'leaf_groups.csv', newline='', encoding='utf-8') as f:
+    leaf = {(r['class'], r['file']): r['leaf'] for r in csv.DictReader(f)}
 text = io.StringIO()
 rows = csv.writer(text, lineterminator='\n')
 rows.writerow(['class', 'file', 'sha1', 'leaf'])

@@ -18,17 +18,19 @@ def convert(nb, pictures_at):
         d = directives(source)
         if 'hide' in d: continue
         code = re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip()
-        if d.get('echo') != 'false' and code: text.append(f'```python\n{code}\n```')
+        if d.get('echo') != 'false' and code:
+            code = f'```python\n{code}\n```'
+            fold = d.get('code-fold') == 'true'
+            text.append(f'<details class="code">\n<summary>Code</summary>\n\n{code}\n\n</details>' if fold else code)
         for out in cell['outputs']:
             data = out.get('data', {})
             if picture := next((m for m in ('image/png', 'image/jpeg') if m in data), None):
                 path = f'{pictures_at}-{len(pictures) + 1}.{picture[6:]}'
                 pictures[path] = base64.b64decode(''.join(data[picture]))
-                width = f'{{width={d["out-width"]}}}' if 'out-width' in d else ''
+                width = out.get('metadata', {}).get(picture, {}).get('width')
+                width = f'{{width={width}px}}' if width else ''
                 text.append(f'![{d.get("fig-alt", "").strip(chr(34))}]({path}){width}')
             elif 'text/markdown' in data: text.append(''.join(data['text/markdown']))
-            elif 'text/html' in data: # without pandas' own style; a blank line would end it
-                text.append(re.sub(r'<style scoped>.*?</style>|\n\s*(?=\n)', '', ''.join(data['text/html']), flags=re.S))
             else: text.append('```text\n' + ''.join(data.get('text/plain') or out.get('text', '')).rstrip() + '\n```')
     return '\n\n'.join(t.strip() for t in text if t.strip()) + '\n', pictures
 

@@ -1,0 +1,164 @@
+"""A model to keep: any recipe, trained on every image, judged by cross-validation; resumed; refused early."""
+import json, os, subprocess, sys
+from dataclasses import asdict, replace
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch
+from bn_imbalance import fit
+from bn_imbalance.core import load_settings
+from bn_imbalance.data import read_data
+from bn_imbalance.export import Deployed, check_pixels
+from bn_imbalance.fit import fit_model, recommended
+from bn_imbalance.model import load_model, model_card
+from bn_imbalance.networks import load_network
+from bn_imbalance.predict import model_logits
+from bn_imbalance.recipes import Recipe, recipes
+from bn_imbalance.records import Run, Side, Store, read_runs
+from bn_imbalance.sweep import compare
+from conftest import write_folder
+from deployed import ARCH, FLAGS, SMALL, how, images, one_line # noqa: F401, fixtures
+
+
+@pytest.mark.parametrize('name,head', [
+    ('logistic_regression', 'fastai'), ('ldam_drw', 'linear'), ('lws', 'plain'), ('final_bn_both', 'fastai'),
+    ('logit_adjusted_tuned', 'linear'), ('focal:gamma=1', 'plain')])
+def test_any_recipe_can_be_taken_away(name, head, images, tmp_path):
+    s = load_settings(**SMALL | dict(head=head, seeds=1))
+    model = fit_model(read_data(images), name, s, how=how(tmp_path/'m'))
+    again = load_model(tmp_path/'m')
+    x = check_pixels(again, n=6)
+    np.testing.assert_array_equal(model_logits(again, x), model_logits(model, x))
+    with torch.no_grad(): z = Deployed(again)(x.float()/255)[0]
+    np.testing.assert_allclose(z, model_logits(again, x), atol=1e-4, rtol=1e-4)
+
+
+def test_a_body_that_learns_is_saved_as_it_became(images, tmp_path):
+    s = load_settings(**SMALL | dict(train_bn=True, seeds=1, epochs=1))
+    model = fit_model(read_data(images), 'final_bn', s, how=how(tmp_path/'m'))
+    mean = next(k for k in model.net[0].state_dict() if k.endswith('running_mean'))
+    before = dict(zip(model.net[0].state_dict(), load_network(ARCH, 'random').state_dict().values()))
+    assert not torch.equal(model.net[0].state_dict()[mean], before[mean])
+    assert torch.equal(load_model(tmp_path/'m').net[0].state_dict()[mean], model.net[0].state_dict()[mean])
+
+
+@pytest.mark.parametrize('protocol', ['paper', 'all'])
+def test_trained_on_every_image(images, protocol, tmp_path, monkeypatch):
+    "Whatever the protocol of the comparison; its estimate is of networks that had fewer, and says how many"
+    sizes = dict(train_majority=20, train_minority=3, valid_majority=5, valid_minority=2, test_majority=5,
+                 test_minority=2)
+    data, s = replace(read_data(images), protocol=protocol), load_settings(**SMALL | sizes)
+    compare(data, s, how=how(tmp_path/'c'), recipes=[recipes['final_bn']])
+    name, found, known = recommended(tmp_path/'c', s)
+    seen, real = [], fit.train_on
+    monkeypatch.setattr(fit, 'train_on', lambda items, *args: seen.append(items) or real(items, *args))
+    model = fit_model(data, name, load_settings(**SMALL | sizes), how=how(tmp_path/'m'), known=known)
+    assert sorted(seen[0].path) == sorted(data.items.path)
+    a = model.about
+    assert {k: a['trained_on'][k] for k in ('majority', 'minority')} == data.counts
+    assert a['data']['protocol'] == 'all' and {r.data['protocol'] for r in read_runs(tmp_path/'m')} == {'all'}
+    splits = pd.concat(map(pd.read_csv, (tmp_path/'m'/'splits').iterdir())).query('split == "train"') # of two seeds
+    n = (splits.label.value_counts()/2).round().astype(int).to_dict()
+    assert a['runs_trained_on'] == n and 23 <= n['majority'] <= 25 and 6 <= n['minority'] <= 8 # three fifths
+    assert a['decision']['shares'][1] == pytest.approx(12/52, abs=.06) # networks and threshold saw the same shares
+    card = ' '.join(model_card(model).split())
+    assert 'trained on all images: 40 of the majority, 12 of the minority' in card
+    assert f'about {n["majority"]} of the majority and {n["minority"]} of the minority' in card
+
+
+def test_recipes_that_cannot_be_taken_away(images, command, monkeypatch, tmp_path):
+    after = Recipe('odd_after', 'squares', after=lambda counts, y, z: lambda z: z**2)
+    head = Recipe('odd_head', 'a layer of its own', head=lambda head: torch.nn.Sequential(*head, torch.nn.Softplus()))
+    for r, message in (after, 'more than a threshold'), (head, 'a layer Softplus'):
+        monkeypatch.setitem(recipes, r.name, r)
+        one_line(command('bn-fit', images, '--recipe', r.name, '--out', tmp_path/'m', *FLAGS), f'recipe {r.name}',
+                 message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fit_is_whole_or_absent_and_goes_on(images, command, monkeypatch, tmp_path):
+    out, real = tmp_path/'m', fit.train_on
+    args = 'bn-fit', images, '--out', out, '--min-recall', '.9', *FLAGS
+    def stopped(*args): raise KeyboardInterrupt
+    monkeypatch.setattr(fit, 'train_on', stopped)
+    one_line(command(*args), 'the same command goes on from there')
+    runs = sorted((tmp_path/'m.part'/'runs').iterdir())
+    stamps = [p.stat().st_mtime_ns for p in runs]
+    assert not out.exists() and len(runs) == 2
+    monkeypatch.setattr(fit, 'train_on', real)
+    code, text, err = command(*args)
+    assert code == 0 and str(out/'card.md') in text and not (tmp_path/'m.part').exists(), err
+    assert [p.stat().st_mtime_ns for p in sorted((out/'runs').iterdir())] == stamps # not done again
+    assert 'a recall of 0.9 or more' in (out/'card.md').read_text()
+    one_line(command(*args), 'exists already')
+
+
+def test_fit_what_compare_recommends(images, command, tmp_path):
+    c = tmp_path/'c'
+    command('bn-compare', images, '--recipes', 'plain,weighted,plain_threshold', '--out', c, *FLAGS)
+    first = pd.read_csv(c/'results.csv').groupby('recipe', sort=False).f1_minority.mean().idxmax()
+    code, text, err = command('bn-fit', images, '--compare', c, '--out', tmp_path/'m')
+    assert code == 0, err
+    about = json.loads((tmp_path/'m'/'model.json').read_text())
+    assert about['network']['arch'] == ARCH and about['settings']['epochs'] == 2 and about['judged_on']['seeds'] == 2
+    name = about['recipe']['name']
+    assert {name, first} <= {'plain', 'plain_threshold'} or name == first
+    run = f'{about["recipe"]["trained_as"]}-seed0.json'
+    assert (tmp_path/'m'/'runs'/run).read_text() == (c/'runs'/run).read_text() # taken, not repeated
+    other = write_folder(tmp_path/'other', 20, 10)
+    one_line(command('bn-fit', other, '--compare', c, '--out', tmp_path/'m2'), 'made from other images')
+
+
+BAD_FIT = [(['--recipe', 'final_bm'], 'Did you mean final_bn'), (['--cost-miss', '3'], 'belong together'),
+           (['--min-recall', '95'], '--min-recall 95'), (['--share', '0'], '--share 0'),
+           (['--compare', 'nowhere'], 'no stored runs'), (['--arch', 'resnet19'], 'Did you mean resnet18'),
+           (['--cost-miss', 'much'], 'invalid float value'), (['--minority', 'bda'], 'Did you mean bad')]
+
+
+@pytest.mark.parametrize('args,message', BAD_FIT)
+def test_bad_fit(args, message, images, command, tmp_path):
+    one_line(command('bn-fit', images, *FLAGS, *args, '--out', tmp_path/'m'), message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_class_that_appears_once(command, tmp_path):
+    write_folder(tmp_path/'few', 30, 1)
+    one_line(command('bn-fit', tmp_path/'few', '--out', tmp_path/'m', *FLAGS),
+             'at least 5 images of the minority, there are 1')
+
+
+@pytest.mark.slow # every command in a process of its own
+def test_own_images(tmp_path):
+    "The example, as a user runs it"
+    from bn_imbalance import cli
+    bin_ = tmp_path/'bin'
+    bin_.mkdir()
+    for name in 'bn-data', 'bn-compare', 'bn-fit', 'bn-predict', 'bn-export':
+        f = name.replace('-', '_')
+        assert hasattr(cli, f)
+        (bin_/name).write_text(f'#!{sys.executable}\nimport sys; sys.argv[0] = {name!r}\nfrom bn_imbalance import cli\n'
+                               f'if __name__ == "__main__": cli.{f}.cli()\n')
+        (bin_/name).chmod(0o755)
+    (bin_/'python').write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n') # a link would lose the virtual environment
+    (bin_/'python').chmod(0o755)
+    root = Path(__file__).parents[1]
+    env = {**os.environ, 'PATH': f'{bin_}:{os.environ["PATH"]}', 'PYTHONPATH': str(root)}
+    r = subprocess.run(['bash', root/'examples'/'own_images.sh', tmp_path/'work'], capture_output=True, text=True,
+                       env=env)
+    assert r.returncode == 0, r.stderr[-2000:]
+    t = pd.read_csv(tmp_path/'work'/'predictions.csv')
+    eights = t.path.str.contains('new') & (t.path.str.extract(r'(\d+)\.png')[0].astype(int) > 9)
+    assert (t.label[eights] == 'eight').mean() > .5 and (tmp_path/'work'/'model.onnx').exists()
+
+
+def test_a_variant_typed_by_hand_is_a_recipe_like_any_other(tmp_path):
+    "Only runs of --tune, which leaves a tuning.csv, are tries to choose among"
+    def stored(name, logits):
+        side = Side([0, 0, 1, 1], logits)
+        settings = {k: v for k, v in asdict(load_settings()).items() if k != 'weights'} | {'weights': ''}
+        config = dict(data=dict(name='toy'), recipe=dict(name=name, final_bn=None), settings=settings, seed=0,
+                      optimizer='any')
+        Store(tmp_path).put(Run(config, [1], Side([0, 1], [[1, 0], [1, 0]]), side))
+    stored('focal', [[1, 0]]*4)
+    stored('focal:gamma=1', [[1, 0], [1, 0], [0, 1], [0, 1]]) # the same on validation, better on the test set
+    assert recommended(tmp_path, load_settings())[0] == 'focal:gamma=1'
+    (tmp_path/'tuning.csv').touch()
+    assert recommended(tmp_path, load_settings())[0] == 'focal'

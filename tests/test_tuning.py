@@ -1,0 +1,166 @@
+"""Tuning: the same budget for all, chosen on each seed's validation, never on an image that judges."""
+from dataclasses import replace
+import numpy as np, pandas as pd, pytest
+from conftest import QUICK, SMALL, numbers, write_folder
+from hypothesis import given, settings, strategies as st
+from sklearn.metrics import f1_score
+from bn_imbalance import runs as runs_module
+from bn_imbalance.choice import best_variant, tuning_trials, validation_f1, with_tuned
+from bn_imbalance.data import draw_split, read_data, targets
+from bn_imbalance.recipes import get_recipes, recipes
+from bn_imbalance.records import Run, Side, read_runs
+from bn_imbalance.sweep import How, compare
+from bn_imbalance.tuning import field_to_try, settings_to_try
+
+TRIES = 3
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = write_folder(tmp_path_factory.mktemp('data')/'images')
+    rows = [(p, p.parent.name, f'{p.parent.name}{int(p.stem)//2}') for p in sorted(root.rglob('*.jpg'))]
+    pd.DataFrame(rows, columns=['path', 'label', 'group']).to_csv(root/'items.csv', index=False) # two images a subject
+    return read_data(root/'items.csv')
+
+
+@pytest.fixture(scope='module')
+def tuned(data, tmp_path_factory):
+    "A tuned comparison of two recipes on two seeds, and what each training was given: (seed, digests of train, all)"
+    given, real = [], runs_module.train
+    def train(engine, split, recipes, s, seed, *args):
+        given.append((seed, split))
+        return real(engine, split, recipes, s, seed, *args)
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(runs_module, 'train', train)
+        how = How(tmp_path_factory.mktemp('tuned')/'out', 'serial', progress=False)
+        return compare(data, SMALL, how=how, recipes=field_to_try('plain,focal', TRIES)), given, how.out
+
+
+def test_the_same_budget_for_all():
+    assert [r.name for r in settings_to_try(recipes['plain'], 1)] == ['plain']
+    for r in get_recipes('all'):
+        tries = settings_to_try(r, 7)
+        assert len({t.name for t in tries}) == 7 and tries[0] == r, r.name
+        assert [get_recipes(t.name)[0] for t in tries] == tries # the names tell everything
+    assert field_to_try('plain,focal', 0) == get_recipes('plain,focal')
+    assert len(field_to_try('all', 4)) == 4*len(recipes)
+
+
+def test_the_best_on_validation_is_chosen(data, tuned):
+    runs, _, out = tuned
+    trials = tuning_trials(runs)
+    assert len(trials) == 12 and set(trials.seed) == {0, 1}
+    again = compare(data, SMALL, how=How(out, progress=False), recipes=field_to_try('plain,focal', TRIES))
+    assert trials.equals(tuning_trials(again)) # from the store
+    assert trials.chosen.sum() == 4
+    for _, t in trials.groupby(['recipe', 'seed']): # one of them, the first with the best score
+        assert t.chosen.sum() == 1 and t.chosen.idxmax() == t.score.idxmax()
+        assert t.score[t.chosen].item() == t.score.max()
+    mean = trials.groupby(['recipe', 'variant']).score.mean()
+    for r in 'plain', 'focal': assert mean[r, best_variant(trials, r)] == mean[r].max()
+
+
+def test_no_image_that_judges_is_seen_by_tuning(data, tuned):
+    "Trained on train, chosen on valid, judged on test of the same split: the tries of a seed never see its test images"
+    runs, given, out = tuned
+    assert {seed for seed, _ in given} == {0, 1} == {r.seed for r in runs}
+    for seed in 0, 1:
+        split = draw_split(data, SMALL, seed)
+        assert all(s.equals(split) for k, s in given if k == seed) # nothing else was there to train on
+        images = {side: part.digest for side, part in split.groupby('split')}
+        groups = {side: set(part.group) for side, part in split.groupby('split')}
+        assert not set(images['test']) & {*images['train'], *images['valid']}
+        assert not groups['test'] & (groups['train'] | groups['valid']) # nor another image of the same subject
+        assert len(images['test']) and not split.digest.duplicated().any()
+        stored = pd.read_csv(out/'splits'/f'seed{seed}.csv')
+        assert (stored.path == split.path).all() and (stored.split == split.split).all()
+        sides = {side: targets(split[split.split == side]).tolist() for side in ('valid', 'test')}
+        mine = [r for r in runs if r.seed == seed]
+        assert len(mine) == 2*TRIES
+        for r in with_tuned(mine, tuning_trials(mine)) + mine: # tuned ones are judged on the images of the defaults
+            assert r.valid.y.tolist() == sides['valid'] and r.test.y.tolist() == sides['test']
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_nothing_of_the_test_side_changes_what_is_chosen(tuned, seed):
+    "Other logits, and other labels of the same shares: of one run, or of all"
+    runs, rng = tuned[0], np.random.default_rng(seed)
+    def other(r):
+        y = rng.permutation(r.test.y)
+        return replace(r, test=Side(y, rng.normal(size=r.test.logits.shape)), history=[], seconds=9.)
+    trials, i = tuning_trials(runs), int(rng.integers(len(runs)))
+    for changed in [[other(r) for r in runs], [other(r) if k == i else r for k, r in enumerate(runs)]]:
+        assert tuning_trials(changed).equals(trials)
+        names = lambda rs: [(r.recipe, r.config['recipe'].get('variant'), r.seed) for r in with_tuned(rs, trials)]
+        assert names(changed) == names(runs)
+
+
+def test_validation_decides(tuned):
+    "A try with better answers on validation is chosen, whatever it does on the test images"
+    runs = tuned[0]
+    for k, r in enumerate(runs):
+        right = replace(r, valid=Side(r.valid.y, np.eye(2)[r.valid.y]), test=Side(r.test.y, np.eye(2)[1 - r.test.y]))
+        bad = [replace(o, valid=Side(o.valid.y, np.eye(2)[1 - o.valid.y])) for o in runs]
+        t = tuning_trials([*bad[:k], right, *bad[k+1:]])
+        is_right = (t.variant == r.recipe) & (t.seed == r.seed)
+        assert t.chosen[is_right].item() and t.score.equals(is_right.astype(float))
+
+
+def test_tuned_runs_are_the_chosen_ones_under_another_name(tuned):
+    runs = tuned[0]
+    trials, by = tuning_trials(runs), {(r.recipe, r.seed): r for r in runs}
+    found = with_tuned(runs, trials)
+    assert sorted((r.recipe, r.seed) for r in found) == sorted(
+        (name, seed) for name in ('plain', 'focal', 'plain:tuned', 'focal:tuned') for seed in (0, 1))
+    for r in found:
+        if not r.recipe.endswith(':tuned'):
+            assert numbers([r]) == numbers([by[r.recipe, r.seed]])
+            continue
+        variant = r.config['recipe']['variant']
+        assert trials.chosen[(trials.variant == variant) & (trials.seed == r.seed)].item()
+        was = by[variant, r.seed]
+        assert numbers([replace(r, config=was.config)]) == numbers([was]) # but for the name nothing is changed
+        assert r.config['recipe']['params'] == was.config['recipe']['params']
+    only = [r for r in runs if r.recipe in ('plain', 'focal')]
+    assert with_tuned(only, tuning_trials(only)) == only # one try each: there was nothing to choose
+
+
+def made_up(recipe, seed, valid, rare=(1,), failed=None, counts=(6, 4), test=(5, 5)):
+    "A run whose share `valid` of the rare images is found on validation, without a false alarm"
+    y, yt = np.repeat([0, 1], counts), np.repeat([0, 1], test)
+    said = y*(np.arange(len(y)) < counts[0] + valid*counts[1])
+    sides = [None, None] if failed else [Side(y, np.eye(2)[said]), Side(yt, np.eye(2)[yt])]
+    return Run(dict(recipe=dict(name=recipe), seed=seed), list(rare), *sides, failed=failed)
+
+
+def test_among_equals_the_default_and_the_first_by_name_win():
+    runs = [made_up(n, s, v) for s, vs in enumerate([(.5, .5, .5), (.5, 1, 1), (1, .5, 0)])
+            for n, v in zip(('plain', 'plain:lr=1', 'plain:lr=2'), vs)]
+    t = tuning_trials(runs)
+    assert t[t.chosen].set_index('seed').variant.to_dict() == {0: 'plain', 1: 'plain:lr=1', 2: 'plain'}
+    random = [runs[k] for k in np.random.default_rng(0).permutation(len(runs))]
+    assert tuning_trials(random).equals(t) # bn-report, which reads the runs, chooses as bn-compare did
+    failed = [made_up('plain', 0, 0, failed='why'), made_up('plain:lr=1', 0, .5)]
+    assert validation_f1(failed[0]) == 0 and tuning_trials(failed).chosen.tolist() == [False, True]
+
+
+@given(st.floats(0, 1), st.integers(1, 20), st.integers(1, 20))
+def test_validation_f1_is_under_the_shares_of_the_test_set(found, n0, n1):
+    run = made_up('plain', 0, found, counts=(n0, n1), test=(7, 3))
+    weights = np.where(run.valid.y == 1, .3/np.mean(run.valid.y), .7/np.mean(run.valid.y == 0))
+    assert validation_f1(run) == pytest.approx(f1_score(run.valid.y, run.valid.said, sample_weight=weights))
+
+
+def test_command(data, tmp_path, command):
+    out, args = tmp_path/'out', [data.source, *QUICK, '--recipes', 'plain,focal', '--out', tmp_path/'out']
+    code, text, err = command('bn-compare', *args, '--tune', TRIES)
+    assert code == 0, err
+    assert 'plain:tuned' in text and 'Tuned and not tuned' in (out/'report.html').read_text()
+    trials, table = pd.read_csv(out/'tuning.csv'), pd.read_csv(out/'results.csv')
+    assert len(trials) == 2*2*TRIES and trials.equals(tuning_trials(read_runs(out)))
+    assert set(table.recipe) == {'plain', 'focal', 'plain:tuned', 'focal:tuned'} and len(table) == 8
+    (out/'report.html').unlink(); (out/'results.csv').unlink()
+    code, text, err = command('bn-report', out)
+    assert code == 0 and 'Tuned and not tuned' in (out/'report.html').read_text()
+    pd.testing.assert_frame_equal(pd.read_csv(out/'results.csv'), table)
