@@ -84,13 +84,13 @@ def _with_own_batches(dls, recipe, s, wgts):
 
 # %% ../nbs/api/23_training.ipynb #ba429df0
 # the numbers of fastai's `Adam`
-fused_adam = partial(OptimWrapper, opt=partial(torch.optim.AdamW, fused=True, eps=1e-5))
+fused_adam = partial(OptimWrapper, opt=partial(torch.optim.AdamW, fused=True, betas=(.9, .99), eps=1e-5))
 
 def decay_groups(
     module:nn.Module # any
 )->list: # two lists of parameters, for a `splitter`
     "What decays, and what fastai spares: biases and the parameters of normalization layers"
-    spared = set()
+    spared = {id(p) for p in norm_bias_params(module)}
     return [[p for p in module.parameters() if (id(p) in spared) == spare] for spare in (False, True)]
 
 # %% ../nbs/api/23_training.ipynb #a7e9a913
