@@ -5,7 +5,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data import (SIDES, as_data, draw_split, fifths_split, from_csv, from_folder, paper_split,
-                               pool_classes, read_data)
+                               pool_classes, read_data, stratified_folds)
 from bn_imbalance.images import check_images, decode, decoded, read_image
 from bn_imbalance.loaders import imbalanced_dls
 
@@ -178,3 +178,16 @@ def test_the_test_set_reaches_the_network_as_it_is(folder):
     assert (y == (split.label[split.split == 'test'] == 'minority').to_numpy()).all()
     pixels = np.concatenate([x.mean((1, 2, 3)).numpy() for x, _ in dls[2]])
     assert ((pixels < .5) == y).all() # the minority is dark
+
+
+def test_large_groups_take_turns_at_being_the_test():
+    "scikit-learn's grouped folds put the largest groups into the same folds whatever the seed"
+    sizes = [40, 30, 20, 10, 8, 6, 5, 4, 3, 2]*2
+    group = np.repeat([f'g{i}' for i in range(20)], sizes)
+    items = pd.DataFrame(dict(path=[str(i) for i in range(len(group))], group=group,
+                              label=np.repeat(['majority', 'minority'], sum(sizes)//2)))
+    folds = [stratified_folds(items, 5, seed) for seed in range(40)]
+    for name in 'g0', 'g10': # the largest of each class
+        share = np.mean([f[group == name][0] == 0 for f in folds])
+        assert .05 < share < .5, (name, share)
+    assert all(len(set(f[group == g])) == 1 for f in folds for g in set(group))

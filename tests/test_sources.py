@@ -8,8 +8,9 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image
 from bn_imbalance import sources
 from bn_imbalance.core import BadInput
-from bn_imbalance.data import from_folder
-from bn_imbalance.sources import blob_sha1, fetch_files, find_plantvillage, plantvillage_list
+from bn_imbalance.data import from_folder, read_data
+from bn_imbalance.places import SOURCES, find_fetched
+from bn_imbalance.sources import blob_sha1, fetch_files, file_list, tile_groups
 
 
 def picture(k, size=256):
@@ -30,6 +31,8 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self): return f'http://127.0.0.1:{self.server_port}/raw/color'
+    @property
+    def files_url(self): return self.url + '/{class}/{file}'
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -81,9 +84,9 @@ def village(monkeypatch):
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     files = {f'{c}/{k:08x}-1111-2222-3333-444444444444___X {k}.JPG': picture(100*i + k)
              for i, c in enumerate(PLANTS) for k in range(20)}
-    rows = [dict(zip(('class', 'file'), n.split('/')), sha1=blob_sha1(b), leaf=str(k // 2))
+    rows = [dict(zip(('class', 'file'), n.split('/')), sha1=blob_sha1(b), group=f'leaf {k // 2}')
             for k, (n, b) in enumerate(files.items())]
-    monkeypatch.setattr(sources, 'plantvillage_list', lambda: rows)
+    monkeypatch.setattr(sources, 'file_list', lambda name: rows)
     server = Server(files)
     server.rows = rows
     yield server
@@ -97,22 +100,37 @@ def strays(out): return [p for p in Path(out).rglob('.*')]
 
 
 def test_the_list():
-    rows = plantvillage_list()
+    rows = file_list('plantvillage')
     df = pd.DataFrame(rows)
     assert len(df) == 6176 and not df.duplicated(['class', 'file']).any() and not df.sha1.duplicated().any()
     assert df.sha1.str.fullmatch('[0-9a-f]{40}').all() and not df.file.str.contains('GHLB_PS').any()
     assert not df[['class', 'file']].map(lambda o: '/' in o or o.startswith('.') or '"' in o).any(axis=None)
-    known = (df.leaf != '').groupby(df['class'].str.split('_').str[0]).mean().round(2).to_dict()
+    known = (df.group != '').groupby(df['class'].str.split('_').str[0]).mean().round(2).to_dict()
     assert known == {'Apple': 1, 'Pepper,': 1, 'Tomato': 0}
     assert (Path(sources.__file__).parent/'plantvillage.csv.xz').stat().st_size < 500_000
     assert blob_sha1(b'hello\n') == 'ce013625030ba8dba906f756967f9e9ca394464a' # git hash-object
 
 
-def test_the_list_is_that_of_the_real_images():
-    places = [p/'shared'/'plantvillage' for p in Path(__file__).resolve().parents]
-    root = next((p for p in places if p.is_dir()), None)
-    if not root: pytest.skip('PlantVillage is not here')
-    for r in plantvillage_list()[::97]: assert blob_sha1((root/r['class']/r['file']).read_bytes()) == r['sha1']
+def test_the_list_of_tiles():
+    df = pd.DataFrame(file_list('magnetic_tile'))
+    assert len(df) == 1344 and not df.sha1.duplicated().any() and df.file.str.fullmatch(r'exp\d_num_\d+\.jpg').all()
+    tiles = df.groupby('class').group.nunique().to_dict()
+    assert tiles == {'MT_Blowhole': 22, 'MT_Break': 16, 'MT_Crack': 12, 'MT_Fray': 7, 'MT_Free': 170, 'MT_Uneven': 17}
+    for label, g in df.groupby('class'):
+        assert g.file.map(tile_groups(g.file)).map(f'{label}-{{}}'.format).tolist() == g.group.tolist()
+
+
+def test_the_rule_for_tiles():
+    assert tile_groups(['exp3_num_14.jpg', 'exp1_num_9.jpg']) == {'exp1_num_9.jpg': 1, 'exp3_num_14.jpg': 1}
+    assert tile_groups(['exp3_num_14.jpg', 'exp3_num_19.jpg']) == {'exp3_num_14.jpg': 1, 'exp3_num_19.jpg': 2}
+    assert tile_groups(['exp3_num_14.jpg', 'exp4_num_1015.jpg']) == {'exp3_num_14.jpg': 1, 'exp4_num_1015.jpg': 2}
+
+
+@pytest.mark.parametrize('name', ['plantvillage', 'magnetic_tile'])
+def test_the_list_is_that_of_the_real_images(name):
+    root = find_fetched(name)
+    if not root: pytest.skip(f'{name} is not here')
+    for r in file_list(name)[::97]: assert blob_sha1((root/r['class']/r['file']).read_bytes()) == r['sha1']
 
 
 def test_every_fault_is_mended(village, tmp_path):
@@ -120,7 +138,7 @@ def test_every_fault_is_mended(village, tmp_path):
     faults = [['drop'], ['cut'], ['cut_unseen'], ['rubbish'], ['stall'], [429], [500], [503], ['drop', 'cut'],
               [429, 'drop']]
     village.plan = dict(zip(names, map(list, faults)))
-    assert fetch_files(village.rows, tmp_path, village.url, timeout=.5) == {}
+    assert fetch_files(village.rows, tmp_path, village.files_url, timeout=.5) == {}
     assert held(tmp_path) == village.files and not strays(tmp_path)
     for name, fault in zip(names, faults): assert village.asked[name] == 1 + len(fault), fault
     assert all(village.asked[n] == 1 for n in names[len(faults):])
@@ -130,11 +148,11 @@ def test_every_fault_is_mended(village, tmp_path):
 
 
 def test_what_is_there_is_not_fetched_again(village, tmp_path):
-    fetch_files(village.rows, tmp_path, village.url)
+    fetch_files(village.rows, tmp_path, village.files_url)
     cut, gone = sorted(held(tmp_path))[:2]
     (tmp_path/cut).write_bytes(village.files[cut][:-1]); (tmp_path/gone).unlink()
     village.asked.clear()
-    assert fetch_files(village.rows, tmp_path, village.url) == {}
+    assert fetch_files(village.rows, tmp_path, village.files_url) == {}
     assert held(tmp_path) == village.files and dict(village.asked) == {cut: 1, gone: 1}
 
 
@@ -148,14 +166,12 @@ def test_missing_files_are_named_and_the_rest_is_kept(command, village, tmp_path
 
 
 def test_wrong_content_is_never_kept(village, tmp_path):
-    name, small = f'{PLANTS[0]}/{village.rows[0]["file"]}', f'{PLANTS[0]}/{village.rows[1]["file"]}'
-    text = f'{PLANTS[0]}/{village.rows[2]["file"]}'
+    name, text = (f'{PLANTS[0]}/{village.rows[k]["file"]}' for k in (0, 2))
     village.files[name] = picture(999)
-    village.files[small], village.rows[1]['sha1'] = picture(1, 64), blob_sha1(picture(1, 64))
     village.files[text], village.rows[2]['sha1'] = b'hello', blob_sha1(b'hello')
-    failed = fetch_files(village.rows, tmp_path, village.url)
-    assert set(failed) == {name, small, text} and len(held(tmp_path)) == 57
-    assert 'other content' in failed[name] and '64x64' in failed[small] and 'not an image' in failed[text]
+    failed = fetch_files(village.rows, tmp_path, village.files_url)
+    assert set(failed) == {name, text} and len(held(tmp_path)) == 58
+    assert 'other content' in failed[name] and 'not an image' in failed[text]
 
 
 def test_groups_and_plants(command, village, tmp_path, monkeypatch):
@@ -165,7 +181,8 @@ def test_groups_and_plants(command, village, tmp_path, monkeypatch):
     code, text, err = command('bn-data', 'fetch', 'plantvillage', '--plants', 'Apple', '--url', village.url + '/')
     root = tmp_path/'cache'/'plantvillage'
     assert code == 0 and str(root) in text, err
-    assert find_plantvillage('Apple') == root and find_plantvillage('Tomato') is None
+    assert find_fetched('plantvillage', 'Apple___healthy') == root
+    assert find_fetched('plantvillage', 'Tomato___healthy') is None
     items = from_folder(root)
     assert sorted(items.label.unique()) == PLANTS[:2] and (items.groupby('group').size() == 2).all()
     code, *_ = command('bn-data', 'fetch', '--plants', 'pepper,apple', '--url', village.url)
@@ -173,15 +190,52 @@ def test_groups_and_plants(command, village, tmp_path, monkeypatch):
     assert max(village.asked.values()) == 1
 
 
+@pytest.fixture
+def tiles(monkeypatch, tmp_path):
+    "A server that lays tiles out as GitHub does, the real ones if they are at hand, and the list of them"
+    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+    root, rows = find_fetched('magnetic_tile'), file_list('magnetic_tile')[::40]
+    monkeypatch.setenv('BN_IMBALANCE_CACHE', str(tmp_path/'cache'))
+    monkeypatch.chdir('/')
+    def content(k, r): return (root/r['class']/r['file']).read_bytes() if root else picture(k)
+    files = {f'{r["class"]}/Imgs/{r["file"]}': content(k, r) for k, r in enumerate(rows)}
+    if not root: rows = [{**r, 'sha1': blob_sha1(b)} for r, b in zip(rows, files.values())]
+    monkeypatch.setattr(sources, 'file_list', lambda name: rows)
+    server = Server(files)
+    server.rows = rows
+    yield server
+    server.shutdown(), server.server_close()
+
+
+def test_tiles(command, tiles, tmp_path):
+    "Fetched once, resumed, and from then on a data set with a name"
+    code, _, err = command('bn-data', 'check', 'magnetic_tile')
+    assert code == 1 and 'To get it: bn-data fetch magnetic_tile.' in err
+    code, text, err = command('bn-data', 'fetch', 'magnetic_tile', '--url', tiles.url)
+    root = tmp_path/'cache'/'magnetic_tile'
+    assert code == 0 and str(root) in text and 'No licence is stated' in text and 'Huang' in text, err
+    assert sorted(p.name for p in root.rglob('*.jpg')) == sorted(r['file'] for r in tiles.rows)
+    cut = next(root.rglob('*.jpg'))
+    cut.write_bytes(cut.read_bytes()[:-1])
+    tiles.asked.clear()
+    assert command('bn-data', 'fetch', 'magnetic_tile', '--url', tiles.url)[0] == 0
+    assert dict(tiles.asked) == {f'{cut.parent.name}/Imgs/{cut.name}': 1}
+    data = read_data('magnetic_tile', majority='MT_Free')
+    assert (data.name, data.source, data.protocol) == ('magnetic_tile',)*2 + ('all',)
+    assert set(data.items.group) == {r['group'] for r in tiles.rows} and set(data.classes('majority')) == {'MT_Free'}
+
+
 def test_bad_input_is_one_line(command, village, tmp_path):
     (tmp_path/'file').write_text('')
-    for args, message in ((['fetch', 'imagenet'], 'only plantvillage'),
+    for args, message in ((['fetch', 'imagenet'], 'plantvillage and magnetic_tile can'),
+                          (['fetch', 'magnetic_tile', '--plants', 'apple'], 'only plantvillage has plants'),
                           (['fetch', '--plants', 'aple'], 'Did you mean apple?'),
                           (['fetch', '--plants', ','], 'There are: apple, pepper'),
                           (['fetch', '--url', 'nowhere'], 'expected https://'),
                           (['fetch', '--url', village.url, '--out', tmp_path/'file'/'x'], 'cannot be written'),
-                          (['fetch', '--colour', 'red'], 'unrecognized arguments'), ([], 'expected fetch or check'),
-                          (['fetsch'], 'expected fetch or check, not fetsch'), (['check'], 'required: data')):
+                          (['fetch', '--colour', 'red'], 'unrecognized arguments'),
+                          ([], 'expected fetch, check or share'),
+                          (['fetsch'], 'expected fetch, check or share, not fetsch'), (['check'], 'required: data')):
         code, _, err = command('bn-data', *args)
         assert code == 1 and message in err and err.strip().count('\n') == 0 and 'Traceback' not in err, (args, err)
 
@@ -189,7 +243,7 @@ def test_bad_input_is_one_line(command, village, tmp_path):
 def test_no_connection_ends_soon(village, tmp_path, monkeypatch):
     monkeypatch.setattr(sources.urllib3.Retry, 'sleep', lambda *args: None)
     with pytest.raises(BadInput, match='32 images in a row could not be fetched .*refused'):
-        fetch_files(village.rows, tmp_path, 'http://127.0.0.1:9')
+        fetch_files(village.rows, tmp_path, 'http://127.0.0.1:9/{class}/{file}')
 
 
 def test_disk_full(village, tmp_path, monkeypatch):
@@ -201,7 +255,7 @@ def test_disk_full(village, tmp_path, monkeypatch):
         return write(self, data)
     monkeypatch.setattr(Path, 'write_bytes', full)
     with pytest.raises(BadInput, match='No space left on device'):
-        fetch_files(village.rows, tmp_path, village.url)
+        fetch_files(village.rows, tmp_path, village.files_url)
     assert len(held(tmp_path)) == 10 and not strays(tmp_path)
     assert all(village.files[n] == b for n, b in held(tmp_path).items())
 
@@ -211,7 +265,7 @@ def test_ctrl_c_leaves_whole_files(village, tmp_path):
     code = ('import sys, json, signal; ' # a background job may ignore the signal
             'signal.signal(signal.SIGINT, signal.default_int_handler); '
             'from bn_imbalance import cli, sources; rows = json.load(open(sys.argv.pop(1))); '
-            'sources.plantvillage_list = lambda: rows; sys.argv[0] = "bn-data"; cli.bn_data.cli()')
+            'sources.file_list = lambda name: rows; sys.argv[0] = "bn-data"; cli.bn_data.cli()')
     pd.DataFrame(village.rows).to_json(tmp_path/'rows.json', orient='records')
     args = 'fetch', '--plants', 'apple', '--out', tmp_path/'pv', '--url', village.url
     p = subprocess.Popen([sys.executable, '-c', code, tmp_path/'rows.json', *args], stderr=subprocess.PIPE, text=True,

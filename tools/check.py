@@ -32,5 +32,7 @@ for p in sorted(root.glob('nbs/**/*.ipynb')):
 
 if subprocess.run([sys.executable, root/'tools'/'readme.py', '--check']).returncode:
     problems.append('README.md: not made from nbs/index.ipynb. Run make readme.')
+if subprocess.run([sys.executable, root/'tools'/'start.py', '--check']).returncode:
+    problems.append('Some notebooks do not start on Colab. Run make readme.')
 print('\n'.join(problems) or 'In sync: package, notebooks, README.md')
 sys.exit(bool(problems))

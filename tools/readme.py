@@ -19,9 +19,11 @@ def convert(nb, pictures_at):
         if 'hide' in d: continue
         code = re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip()
         if d.get('echo') != 'false' and code:
-            code = f'```python\n{code}\n```'
+            code = f'```{"bash" if code[0] == "!" else "python"}\n{code}\n```'
             fold = d.get('code-fold') == 'true'
-            text.append(f'<details class="code">\n<summary>Code</summary>\n\n{code}\n\n</details>' if fold else code)
+            summary = d.get('code-summary', 'Code').strip('"')
+            folded = f'<details class="code">\n<summary>{summary}</summary>\n\n{code}\n\n</details>'
+            text.append(folded if fold else code)
         for out in cell['outputs']:
             data = out.get('data', {})
             if picture := next((m for m in ('image/png', 'image/jpeg') if m in data), None):
