@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['IMAGENET', 'PACKAGED', 'Body', 'TimmBody', 'new_network', 'cut_body', 'find_library', 'find_body', 'check_size',
-           'load_network', 'weights_digest', 'ConcatPool', 'pooling', 'pooled_body', 'normalized', 'usable_device']
+           'load_network', 'weights_digest', 'ConcatPool', 'pooling', 'pooled_body', 'normalized', 'MidMaps',
+           'usable_device']
 
 # %% ../nbs/api/11_networks.ipynb #7a47f302
 from .core import *
-import hashlib
+import hashlib, math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -201,6 +202,43 @@ def normalized(
     "Pixels as a network wants them"
     mean, std = (torch.tensor(o, device=pixels.device)[:, None, None] for o in stats)
     return (pixels.float()/255 - mean)/std
+
+# %% ../nbs/api/11_networks.ipynb #04c8121c
+class MidMaps(nn.Module):
+    "Normalized images (n, 3, size, size) to descriptions of their places (n, places, 128)"
+    def __init__(self,
+        arch:str,    # torchvision or timm name
+        weights:str, # as in the settings
+        grid:int=14  # at most so many places in a row
+    ):
+        super().__init__()
+        self.arch, self.grid, self.maps = arch, grid, {}
+        self.body = cut_body(load_network(arch, weights), arch).eval()
+        for m in _stages(getattr(self.body, 'model', self.body)): m.register_forward_hook(self._keep)
+        self.register_buffer('projection', None)
+
+    def _keep(self, module, _, out): # of each stride the last one
+        if isinstance(out, torch.Tensor) and out.ndim == 4: self.maps[round(math.log2(self.size/out.shape[-1]))] = out
+
+    def forward(self, x):
+        self.size, self.maps = x.shape[-1], {}
+        self.body(x)
+        if not {3, 4} <= self.maps.keys():
+            raise BadInput(f'--arch {self.arch}: makes no maps of an eighth and a sixteenth of the image at '
+                           f'{self.size} pixels, so there are no patches to look at. Take another network or size.')
+        n = min(self.grid, self.maps[4].shape[-1])
+        maps = [F.adaptive_avg_pool2d(F.avg_pool2d(self.maps[k], 3, 1, 1), n) for k in (3, 4)]
+        z = torch.cat(maps, 1).flatten(2).transpose(1, 2) # (n, places, channels)
+        if self.projection is None:
+            random = torch.Generator().manual_seed(0)
+            self.projection = (torch.randn(z.shape[-1], 128, generator=random)/128**.5).to(z.device)
+        return z @ self.projection
+
+def _stages(m):
+    "The layers in a row that a network is made of; what is inside of its blocks is not looked at"
+    for c in m.children():
+        yield c
+        if isinstance(c, nn.Sequential): yield from _stages(c)
 
 # %% ../nbs/api/11_networks.ipynb #5f142ca0
 def usable_device(

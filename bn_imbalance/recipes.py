@@ -9,7 +9,7 @@ __all__ = ['PARTS', 'recipes', 'cross_entropy', 'Recipe', 'register', 'inverse_f
            'LabelAwareSmoothing', 'label_aware_smoothing', 'oversample', 'undersample', 'mixup', 'Remix',
            'remix_labels', 'remix', 'split_head', 'retrain_classifier', 'learn_scales', 'normalize_classifier',
            'subtract_prior', 'subtract_tuned_prior', 'tuned_threshold', 'no_affine', 'faster', 'exact_statistics',
-           'remove_last', 'logistic_regression', 'get_recipes']
+           'remove_last', 'get_recipes']
 
 # %% ../nbs/api/13_recipes.ipynb #b24a428e
 from .core import *
@@ -20,8 +20,6 @@ from dataclasses import dataclass, replace
 from typing import Callable
 import numpy as np, torch
 import torch.nn.functional as F
-from sklearn.linear_model import SGDClassifier
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.optim.swa_utils import update_bn
 from fastai.callback.mixup import MixUp
@@ -39,7 +37,7 @@ PARTS = 'head', 'loss', 'sampler', 'mix', 'augment', 'finish', 'after'
 @dataclass(frozen=True)
 class Recipe:
     "One way of handling a rare class"
-    name:str                    # as it is typed: letters, digits, underscores
+    name:str                    # as it is typed: letters, digits, underscores; a + joins two
     doc:str                     # one line: what it does, with formula and source
     final_bn:str=None           # `logits`, `features`, `both` or None
     loss:Callable=cross_entropy # (counts) -> loss on logits (batch, n_classes) and labels (batch,)
@@ -52,13 +50,16 @@ class Recipe:
     trains:bool=True            # is the head trained by gradient descent at all?
     train_bn:bool=None          # do the body's batch normalization layers learn? None: as in the settings
     on_images:bool=False        # must the body see each batch, although it is fixed?
+    looks_at:tuple=('features',) # what `finish` and the head are given: `features`, `patches`, or one for each half
+    one_class:bool=False        # is it, or a half of it, fitted on the majority only? Such a recipe is for two classes
+    beside:object=None          # a second recipe: the margins of the two are added
     options:tuple=()            # (hyperparameter, value) pairs that differ from the defaults
 
     @property
     def base(self)->str: return self.name.split(':')[0]
 
 # %% ../nbs/api/13_recipes.ipynb #bbe1121e
-_schedule = dict(lr=Within(1e-8, 10, (3e-4, 3e-2), True), wd=Within(0, 10))
+_schedule = dict(lr=Within(1e-8, 10, (3e-4, 3e-2), True), wd=Within(0, 10), epochs=Within(1, 10**5, whole=True))
 
 @patch(as_prop=True)
 def params(self:Recipe)->dict: # name -> (value, Within)
@@ -67,7 +68,15 @@ def params(self:Recipe)->dict: # name -> (value, Within)
     own = [p for f in parts for p in inspect.signature(f).parameters.values()]
     out = {k: (None, w) for k, w in _schedule.items()} if self.trains else {}
     out.update((p.name, (p.default, p.annotation)) for p in own if isinstance(p.annotation, Within))
+    if self.beside: out = self.beside.params | out
     return {k: (dict(self.options).get(k, v), w) for k, (v, w) in out.items()}
+
+@patch(as_prop=True)
+def halves(self:Recipe)->list: # recipes with options of their own
+    "The two recipes whose margins are added, or the recipe alone"
+    if not self.beside: return [self]
+    own = replace(self, beside=None)
+    return [replace(r, options=tuple((k, v) for k, v in self.options if k in r.params)) for r in (own, self.beside)]
 
 @patch
 def part(self:Recipe,
@@ -107,8 +116,9 @@ def set(self:Recipe,
         w = self.params[k][1]
         try: options[k] = v = float(v)
         except (TypeError, ValueError): v = np.nan
-        if not w.low <= v <= w.high:
-            raise BadInput(f'recipe {self.name}: {k} = {options[k]}: expected a number from {w.low:g} to {w.high:g}.')
+        if not w.low <= v <= w.high or w.whole and v % 1:
+            kind = 'whole number' if w.whole else 'number'
+            raise BadInput(f'recipe {self.name}: {k} = {options[k]}: expected a {kind} from {w.low:g} to {w.high:g}.')
     new = {**dict(self.options), **options}
     name = ':'.join([self.base, *(f'{k}={v:.4g}' for k, v in new.items())])
     return replace(self, name=name, options=tuple(new.items()))
@@ -119,8 +129,10 @@ recipes = {}
 def register(
     recipe:Recipe # with a name that is not taken
 )->Recipe: # the same
-    "Make a recipe known by its name; registering the same recipe again is fine"
-    if recipes.setdefault(recipe.name, recipe) != recipe: raise BadInput(f'a recipe {recipe.name} exists already.')
+    "Make a recipe known by its name; a cell that is run again registers its recipe anew"
+    there = recipes.get(recipe.name, recipe)
+    if there.doc != recipe.doc: raise BadInput(f'a recipe {recipe.name} exists already.')
+    recipes[recipe.name] = recipe
     return recipe
 
 # %% ../nbs/api/13_recipes.ipynb #efaf1d09
@@ -363,7 +375,7 @@ def subtract_tuned_prior(counts, y, z):
 def tuned_threshold(counts, y, z, share:Within(0, .99)=0.):
     "For each class rarer than the average, the cut with its best F1 on validation; `share` 0: as it is there"
     rare, cut = np.array(counts) < np.mean(counts), np.zeros(len(counts))
-    for c in np.flatnonzero(rare): cut[c] = best_cut(y == c, margin(z, c), share or None)
+    for c in np.flatnonzero(rare): cut[c] = best_cut(y == c, margin(z, c), share_weights(y == c, share or None))
     return lambda z: z - cut
 
 register(Recipe('plain_threshold', 'plain, with the threshold that has the best F1 on validation',
@@ -412,35 +424,34 @@ register(Recipe('final_bn_threshold', 'final_bn, with the threshold that has the
                 after=tuned_threshold))
 register(Recipe('final_bn_balanced_softmax', 'final_bn, and the logit-adjusted loss', 'logits', logit_adjusted));
 
-# %% ../nbs/api/13_recipes.ipynb #6e4bef2c
-def logistic_regression(head, x, y, seed, refit, alpha:Within(1e-8, 1e3, (1e-5, 10), True)=1e-4):
-    "scikit-learn's logistic regression on standardized features, as a Linear layer"
-    scaler = StandardScaler().fit(x.cpu().numpy())
-    model = SGDClassifier(loss='log_loss', class_weight='balanced', alpha=alpha, random_state=seed)
-    model.fit(scaler.transform(x.cpu().numpy()), y.cpu().numpy())
-    w = model.coef_ / scaler.scale_
-    b = model.intercept_ - w @ scaler.mean_
-    if len(w) == 1: w, b = np.vstack([0*w, w]), np.r_[0*b, b] # two classes: one score, that of the second
-    lin = nn.Linear(x.shape[1], len(w), device=x.device)
-    lin.load_state_dict({'weight': torch.tensor(w), 'bias': torch.tensor(b)})
-    return nn.Sequential(lin)
-
-register(Recipe('logistic_regression',
-                'scikit-learn\'s SGDClassifier, log loss, balanced class weights, on the features',
-                finish=logistic_regression, trains=False));
-
 # %% ../nbs/api/13_recipes.ipynb #eecd1479
+def _find(base):
+    if base in recipes: return recipes[base]
+    first, *rest = base.split('+')
+    for name in first, *rest:
+        if name not in recipes: raise BadInput(f'--recipes {name}: there is no such recipe. {near(name, recipes)}')
+    a, *b = map(recipes.get, (first, *rest))
+    if a.one_class or a.after or len(b) != 1 or not b[0].one_class:
+        raise BadInput(f'--recipes {base}: expected a recipe that sees both classes and sets no threshold, a + and a '
+                       f'one-class recipe: {", ".join(r.name for r in recipes.values() if r.one_class)}.')
+    return replace(a, name=base, doc=f'{a.name} and {b[0].name}: sum of the margins, each in units of its spread',
+                   one_class=True, beside=b[0], looks_at=a.looks_at + b[0].looks_at)
+
 def get_recipes(
-    names # a list of names, or a text with commas; `all` stands for every registered recipe
+    names,          # a list of names, or a text with commas; `all` stands for every registered recipe that suits
+    n_classes:int=2 # classes to tell apart
 )->list[Recipe]: # in the order asked for
-    "Recipes by name; raises `BadInput` with the near names for an unknown one"
+    "Recipes by name; raises `BadInput` with the near names for an unknown one, or for one that is for two classes"
     if isinstance(names, str): names = [o.strip() for o in names.split(',') if o.strip()]
-    out = {}
-    for n in (n for o in names for n in (recipes if o == 'all' else [o])):
+    suits, out = [r.name for r in recipes.values() if n_classes == 2 or not r.one_class], {}
+    for n in (n for o in names for n in (suits if o == 'all' else [o])):
         base, *options = n.split(':')
-        if base not in recipes: raise BadInput(f'--recipes {base}: there is no such recipe. {near(base, recipes)}')
+        r = _find(base)
+        if n_classes > 2 and r.one_class:
+            raise BadInput(f'--recipes {n}: says whether an image is strange, not of which of {n_classes} classes it '
+                           'is. Leave it out, or leave out --separate.')
         bad = next((o for o in options if '=' not in o), None)
         if bad is not None: raise BadInput(f'--recipes {n}: expected name=value in place of {bad or "nothing"}.')
-        r = recipes[base].set(**dict(o.split('=', 1) for o in options)) if options else recipes[base]
+        if options: r = r.set(**dict(o.split('=', 1) for o in options))
         out.setdefault(r.name, r)
     return list(out.values())

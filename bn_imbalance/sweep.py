@@ -198,15 +198,19 @@ def compare(
     protocol:str=None,     # `paper` or `all`; None: what suits the data
     how:How=None,          # where to store, on what to compute; None: as it comes, and nothing is kept
     seeds:list=None,       # of the splits and the training; None: 0, 1, ... as many as the settings say
-    recipes:list=None      # recipes; None: by their names in the settings
+    recipes:list=None,     # recipes; None: by their names in the settings
+    subjects:int=None      # of the minority in training, see `fewer_subjects`; None: all
 )->list[Run]: # by recipe and seed
     "Run every recipe on every seed; runs that are stored already are not done again"
     s, how = s or load_settings(), how or How()
-    chosen = recipes or get_recipes(s.recipes)
+    chosen = recipes or get_recipes(s.recipes, len(data.names))
     engines = {r.name: choose_engine(r, s) for r in chosen}
     check_size(s.arch, s.size)
     splits = {seed: draw_split(data, s, seed, protocol) for seed in (range(s.seeds) if seeds is None else seeds)}
     about, store, versions = data_config(data, protocol), Store(how.out) if how.out else None, run_versions()
+    if subjects:
+        splits = {seed: fewer_subjects(split, subjects, seed) for seed, split in splits.items()}
+        about['train_subjects'] = subjects
     configs = [(r, seed, run_config(about, r, s, seed)) for seed in splits for r in chosen]
     done = [run for *_, c in configs if store and (run := store.get(c, versions))]
     have = {(run.recipe, run.seed) for run in done}
@@ -229,6 +233,7 @@ def _carried_out(jobs, s, how, engines, done, total):
     if not jobs: return
     needed = {engines[r.name] for job in jobs for r in job.recipes}
     items = pd.concat([job.split for job in jobs])
+    if any('patches' in r.looks_at for job in jobs for r in job.recipes): patch_features(items, s, how.device) # stored
     inputs = (body_features(items, s, how.device) if needed & {'features', 'forward'} else None,
               read_pixels(items, s.size) if needed & {'images', 'forward'} else None)
     start, before = time.time(), len(done)

@@ -8,17 +8,20 @@ __all__ = ['ENGINES', 'fused_adam', 'body_learns', 'choose_engine', 'recipe_head
            'products', 'fit', 'Trained', 'train_heads', 'train_on_images', 'train', 'finish_head']
 
 # %% ../nbs/api/23_training.ipynb #3ba32354
+from .closed import *
 from .core import *
 from .data import *
 from .features import *
 from .heads import *
 from .loaders import *
 from .networks import *
+from .oneclass import *
 from .recipes import *
+from .scores import *
 from .stack import *
 import random
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Callable
 import numpy as np, pandas as pd, torch
@@ -44,6 +47,8 @@ def choose_engine(
 )->str: # one of `ENGINES`
     "The fastest engine that applies; raises `BadInput` if features are asked for and do not"
     learns, sees = body_learns(recipe, s), recipe.on_images or bool(recipe.augment)
+    if learns and 'patches' in recipe.looks_at:
+        raise BadInput(f'recipe {recipe.name}: looks at patches of a fixed body, but the body learns (train_bn).')
     if s.engine == 'features' and (learns or sees):
         why = 'its body learns (train_bn)' if learns else 'the body must see its images'
         raise BadInput(f'engine = features: {recipe.name} cannot be run on features, {why}. Use engine = auto.')
@@ -72,6 +77,10 @@ def _lr(recipe, s): return recipe.params['lr'][0] or s.lr if recipe.trains else 
 def _wd(recipe, s):
     wd = recipe.params['wd'][0] if recipe.trains else None
     return s.weight_decay if wd is None else wd
+def _for_as_long(recipe, s):
+    "The settings with the recipe's own number of epochs, if it has one"
+    epochs = recipe.params['epochs'][0] if recipe.trains else None
+    return replace(s, epochs=int(epochs)) if epochs else s
 
 def _with_own_batches(dls, recipe, s, wgts):
     "The same with the training images drawn and augmented as the recipe wants it"
@@ -234,7 +243,17 @@ class Trained:
     epochs:list    # after each epoch: training loss, validation logits, test logits
     x:Callable     # from `train`, `valid` or `test` to features (n, n_in)
     body:nn.Module=None # None if it is the one that everybody has
+    patches:Callable=None # as x, to places (n, places, channels)
 
+    def seen(self,
+        looks_at, # of a recipe
+        side      # train, valid or test
+    ): # a tensor, or a list of two
+        "What a recipe and its head are given"
+        out = [(self.patches if o == 'patches' else self.x)(side) for o in looks_at]
+        return out[0] if len(out) == 1 else out
+
+# %% ../nbs/api/23_training.ipynb #5a022cf2
 def train_heads(
     dls:DataLoaders,     # from `tensor_dls`; validation and test are features
     recipes:list,        # recipes
@@ -250,11 +269,12 @@ def train_heads(
     for r in kinds.values():
         if not r.trains: continue
         head = recipe_head(r, n_in, n_out, s, seed)
-        groups.setdefault((r.seen, dropout_rates(head)), []).append((r, head))
+        groups.setdefault((_for_as_long(r, s).epochs, r.seen, dropout_rates(head)), []).append((r, head))
     for group in groups.values():
         rs, heads = map(list, zip(*group))
         learn = stack_learner(dls, rs, heads, s, seed, body)
-        keep = fit(learn, s, seed, np.repeat([_lr(r, s) for r in rs], 2)) # two groups for each head
+        lr = np.repeat([_lr(r, s) for r in rs], 2) # two groups for each head
+        keep = fit(learn, _for_as_long(rs[0], s), seed, lr)
         for i, r in enumerate(rs):
             epochs = [(losses[i], zv[i], zt[i]) for losses, zv, zt in keep.epochs]
             out[r.training] = Trained(learn.model[1][i], epochs, x)
@@ -271,7 +291,8 @@ def train_on_images(
     out = {}
     for k, r in {r.training: r for r in recipes}.items():
         learn = image_learner(dls, r, s, seed)
-        epochs = [(losses[0], *z) for losses, *z in fit(learn, s, seed, _lr(r, s)).epochs] if r.trains else []
+        kept = fit(learn, _for_as_long(r, s), seed, _lr(r, s)).epochs if r.trains else []
+        epochs = [(losses[0], *z) for losses, *z in kept]
         out[k] = Trained(learn.model[1][1] if r.trains else None, epochs, lru_cache(partial(_pooled, learn.model, dls)),
                          learn.model[0])
     return out
@@ -292,16 +313,20 @@ def train(
     seed:int,           # of the training
     features:Table,     # from `body_features`, for `features` and `forward`
     pixels:Table,       # from `read_pixels`, for `forward` and `images`
-    device=None         # None: a GPU if there is one
+    device=None,        # None: a GPU if there is one
+    patches:Table=None  # from `patch_features`, for recipes that look at them
 )->dict: # recipe.training -> Trained
     "Train recipes that share an engine"
     x = dict.fromkeys(SIDES, pixels if engine == 'images' else features)
     if engine == 'forward': x['train'] = pixels
     dls = tensor_dls(split, x, s, device, find_body(s.arch).stats)
-    if engine == 'images': return train_on_images(dls, recipes, s, seed)
-    kept = lambda side: features[split[split.split == side].digest].to(dls.device)
-    net = pooled_body(s.arch, s.weights).to(dls.device) if engine == 'forward' else None
-    return train_heads(dls, recipes, s, seed, kept, net)
+    def rows(table, side): return table[split[split.split == side].digest].to(dls.device)
+    if engine == 'images': out = train_on_images(dls, recipes, s, seed)
+    else:
+        net = pooled_body(s.arch, s.weights).to(dls.device) if engine == 'forward' else None
+        out = train_heads(dls, recipes, s, seed, partial(rows, features), net)
+    for t in out.values(): t.patches = partial(rows, patches)
+    return out
 
 # %% ../nbs/api/23_training.ipynb #9d357d63
 class _OnlyTrain(Callback):
@@ -324,8 +349,20 @@ def finish_head(
     seed:int         # the same
 )->nn.Module: # in evaluation mode, from features (batch, n_in) to logits (batch, n_out)
     "The head as the recipe leaves it"
+    if recipe.beside: return _sum(recipe, trained, y, s, seed)
     if not recipe.finish: return trained.head.eval()
-    x = trained.x('train') # before the seed: loading images draws random numbers
+    x = trained.seen(recipe.looks_at, 'train') # before the seed: loading images draws random numbers
     set_seed(seed)
-    refit = partial(_refit, s=s, seed=seed, lr=_lr(recipe, s))
+    refit = partial(_refit, s=_for_as_long(recipe, s), seed=seed, lr=_lr(recipe, s))
     return recipe.part('finish')(trained.head, x, torch.from_numpy(y).to(x.device), seed, refit).eval()
+
+# %% ../nbs/api/23_training.ipynb #c49c7fc9
+@torch.no_grad()
+def _sum(recipe, trained, y, s, seed):
+    "The heads of both halves, and the sum of their margins"
+    a, b = recipe.halves
+    b = replace(b, looks_at=recipe.looks_at[-1:])
+    first, second = (finish_head(r, trained, y, s, seed) for r in (replace(a, looks_at=recipe.looks_at[:1]), b))
+    m = first(trained.seen(recipe.looks_at[:1], 'train')).diff()[:, 0]
+    both = SumOfMargins(first, second, (float(spread(m[torch.from_numpy(y == 0).to(m.device)])), 1.))
+    return nn.Sequential(both.to(m.device)).eval()

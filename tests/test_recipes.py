@@ -1,5 +1,5 @@
 """One contract for all recipes; the losses against their definitions; failed runs; what the tables say."""
-import copy
+import copy, re
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from conftest import SMALL, numbers, write_folder
@@ -9,32 +9,42 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from bn_imbalance.core import BadInput
 from bn_imbalance.data import SIDES, draw_split, read_data
-from bn_imbalance.leaderboard import failures, leaderboard, rank_table, results, verdict
+from bn_imbalance.leaderboard import failures, leaderboard, rank_table, results
 from bn_imbalance.loaders import TensorDL
 from bn_imbalance.recipes import Recipe, get_recipes, recipes, remix_labels
 from bn_imbalance.records import Run, read_run, run_json
 from bn_imbalance.runs import judge, run_together
 from bn_imbalance.sweep import How, compare
 from bn_imbalance.training import finish_head, train_heads
+from bn_imbalance.verdict import verdict
 
-ALL = list(recipes)
+SUMS = ['final_bn+knn', 'logistic_regression+mahalanobis', 'plain+patchcore']
+ALL = [*recipes, *SUMS]
 
 
 def made_up_dls(n_classes, n_in=12):
-    "Three imbalanced sides of well separated classes"
+    "Three imbalanced sides of well separated classes, whose features go together as those of images do"
     rng = np.random.default_rng(0)
+    mix = .5*rng.normal(size=(4, n_in))
     def side(counts):
         y = np.repeat(np.arange(len(counts)), counts)
-        x = rng.normal(size=(len(y), n_in)) + 2*np.eye(n_in)[y]
+        x = rng.normal(size=(len(y), 4)) @ mix + .5*rng.normal(size=(len(y), n_in)) + 2*np.eye(n_in)[y]
         return TensorDL(torch.tensor(x, dtype=torch.float), torch.tensor(y), bs=16, num_workers=0)
     counts = [60, 8, 20][:n_classes]
     return DataLoaders(side(counts), side([20, 6, 10][:n_classes]), side([20, 20, 20][:n_classes]), device='cpu')
 
 
+def made_up_patches(x):
+    "Four places per image (n, 4, 12); what is odd about an image is odd at one of them"
+    rng = torch.Generator().manual_seed(1)
+    return torch.cat([x[:, None], .3*torch.randn(len(x), 3, x.shape[1], generator=rng)], 1).half()
+
+
 def go(name, n_classes):
-    dls, recipe, s = made_up_dls(n_classes), recipes[name], replace(SMALL, epochs=4)
+    dls, (recipe,), s = made_up_dls(n_classes), get_recipes(name), replace(SMALL, epochs=4)
     ys = {side: dl.y.numpy() for side, dl in zip(SIDES, dls)}
     trained = train_heads(dls, [recipe], s, 0)[recipe.training]
+    trained.patches = lambda side: made_up_patches(trained.x(side))
     config = dict(data={}, recipe=dict(name=name), settings={}, seed=0, optimizer='any')
     run = Run(config, [1], **judge(recipe, trained, ys, s, 0))
     return run, finish_head(recipe, trained, ys['train'], s, 0), dls, ys
@@ -43,6 +53,12 @@ def go(name, n_classes):
 @pytest.mark.parametrize('n_classes', [2, 3])
 @pytest.mark.parametrize('name', ALL)
 def test_contract(name, n_classes, tmp_path):
+    recipe, = get_recipes(name)
+    if recipe.one_class and n_classes > 2:
+        with pytest.raises(BadInput, match='not of which'): get_recipes(name, n_classes)
+        if not recipe.beside:
+            with pytest.raises(BadInput, match='--separate'): go(name, n_classes)
+        return
     run, head, dls, ys = go(name, n_classes)
     assert run.failed is None and run.history
     z = run.test.logits
@@ -52,24 +68,28 @@ def test_contract(name, n_classes, tmp_path):
     assert numbers([read_run(tmp_path/'run.json')]) == numbers([run])
     assert run.history[-1]['test']['auroc'] > .7 # it has learnt something
     assert numbers([go(name, n_classes)[0]]) == numbers([run]) # same seed, same numbers
-    with torch.no_grad(): out = head(dls[2].x)
-    if not recipes[name].after: np.testing.assert_allclose(out, z, atol=2e-6)
+    seen = {'features': dls[2].x, 'patches': made_up_patches(dls[2].x)}
+    x = [seen[o] for o in recipe.looks_at]
+    if len(x) == 1: x, = x
+    with torch.no_grad(): out = head(x)
+    if not recipe.after: np.testing.assert_allclose(out, z, atol=2e-6)
     save_file(head.state_dict(), tmp_path/'head.safetensors')
     again = copy.deepcopy(head)
     for v in again.state_dict().values(): v.zero_()
     again.load_state_dict(load_file(tmp_path/'head.safetensors'))
-    with torch.no_grad(): assert torch.equal(again(dls[2].x), out)
+    with torch.no_grad(): assert torch.equal(again(x), out)
 
 
 @pytest.mark.parametrize('name', ALL)
 def test_recipe_is_documented(name):
-    r = recipes[name]
+    r, = get_recipes(name)
     assert '\n' not in r.doc and 10 < len(r.doc) < 120
     for k, (v, w) in r.params.items():
         assert v is None or w.low <= v <= w.high, (name, k)
         assert w.tune is None or w.low <= w.tune[0] < w.tune[1] <= w.high, (name, k)
         for wrong in (w.high*1.1 + 1, 'much', float('nan')):
-            with pytest.raises(BadInput, match=rf'{name}: {k} = .*: expected a number from'): r.set(**{k: wrong})
+            with pytest.raises(BadInput, match=rf'{re.escape(name)}: {k} = .*: expected a (whole )?number'):
+                r.set(**{k: wrong})
 
 
 @pytest.fixture(scope='module')
@@ -86,6 +106,40 @@ def test_recipes_end_to_end(data):
         a, b = fast.test.logits, slow.test.logits
         assert a.shape == b.shape
         if not r.mix: np.testing.assert_allclose(a, b, atol=5e-3*max(1, a.std()), err_msg=r.name)
+
+
+@pytest.mark.parametrize('name', ['knn', 'mahalanobis', 'padim', 'patchcore'])
+def test_one_class_recipes_see_no_rare_image(name):
+    "Whatever the rare images of the training set are, the head is the same"
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.randn(40, 12, generator=rng), torch.tensor([0]*32 + [1]*8)
+    if 'patches' in recipes[name].looks_at: x = made_up_patches(x)
+    other = torch.where((y == 1).view(-1, *[1]*(x.ndim - 1)), 100, x)
+    a, b = (recipes[name].part('finish')(None, o, y, 0, None).state_dict() for o in (x, other))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_sums():
+    r, = get_recipes('final_bn+knn:k=3:lr=0.01')
+    assert r.base == 'final_bn+knn' and r.params['k'][0] == 3 and r.params['lr'][0] == .01
+    a, b = r.halves
+    assert a.options == (('lr', .01),) and b.options == (('k', 3.),) and not a.beside
+    assert a.training == r.training == get_recipes('final_bn:lr=0.01')[0].training # one training does for both
+    assert get_recipes(r.name) == [r]
+    for wrong in 'knn+final_bn', 'final_bn+plain', 'final_bn+', 'final_bn+knn+knn', 'plain_threshold+knn', 'BN+WL':
+        with pytest.raises(BadInput, match='--recipes'): get_recipes(wrong)
+    assert not any(o.one_class for o in get_recipes('all', 3)) and len(get_recipes('all')) == len(recipes)
+
+
+def test_a_sum_adds_margins():
+    "Its margin is that of its halves, the first in units of its spread on the training majority"
+    run, head, dls, ys = go('final_bn+knn', 2)
+    a, b = (go(n, 2)[1] for n in ('final_bn', 'knn'))
+    with torch.no_grad(): (xt, ma), (_, mb) = [(o(dls[0].x), o(dls[2].x)) for o in (a, b)]
+    gap = lambda z: (z[:, 1] - z[:, 0]).numpy()
+    low, high = np.quantile(gap(xt)[ys['train'] == 0], [.25, .75])
+    z = run.test.logits
+    np.testing.assert_allclose(z[:, 1] - z[:, 0], gap(ma)*1.349/(high - low) + gap(mb), atol=1e-4)
 
 
 rows = st.lists(st.floats(-5, 5, width=32), min_size=3, max_size=3)

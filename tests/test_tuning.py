@@ -5,14 +5,20 @@ from conftest import QUICK, SMALL, numbers, write_folder
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import f1_score
 from bn_imbalance import runs as runs_module
-from bn_imbalance.choice import best_variant, tuning_trials, validation_f1, with_tuned
+from bn_imbalance.choice import best_variant, tuning_trials, validation_f1, validation_log_loss, with_tuned
+from bn_imbalance.core import load_settings
 from bn_imbalance.data import draw_split, read_data, targets
+from bn_imbalance.goal import Goal
 from bn_imbalance.recipes import get_recipes, recipes
 from bn_imbalance.records import Run, Side, read_runs
 from bn_imbalance.sweep import How, compare
 from bn_imbalance.tuning import field_to_try, settings_to_try
 
 TRIES = 3
+TO_TRY = field_to_try(replace(SMALL, recipes=['plain', 'focal'], tune=TRIES))[0]
+
+
+def tries_of(runs, goal=Goal()): return tuning_trials(runs, {r.recipe for r in runs}, goal)
 
 
 @pytest.fixture(scope='module')
@@ -33,25 +39,53 @@ def tuned(data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as m:
         m.setattr(runs_module, 'train', train)
         how = How(tmp_path_factory.mktemp('tuned')/'out', 'serial', progress=False)
-        return compare(data, SMALL, how=how, recipes=field_to_try('plain,focal', TRIES)), given, how.out
+        return compare(data, SMALL, how=how, recipes=TO_TRY), given, how.out
 
 
 def test_the_same_budget_for_all():
     assert [r.name for r in settings_to_try(recipes['plain'], 1)] == ['plain']
-    for r in get_recipes('all'):
+    for r in (r for r in get_recipes('all') if any(w.tune for _, w in r.params.values())):
         tries = settings_to_try(r, 7)
         assert len({t.name for t in tries}) == 7 and tries[0] == r, r.name
         assert [get_recipes(t.name)[0] for t in tries] == tries # the names tell everything
-    assert field_to_try('plain,focal', 0) == get_recipes('plain,focal')
-    assert len(field_to_try('all', 4)) == 4*len(recipes)
+    none = replace(SMALL, recipes=['plain', 'focal'], tuned=['none'])
+    assert field_to_try(none) == (get_recipes('plain,focal'), [])
+    assert len(field_to_try(replace(none, tune=4))[0]) == 8
+
+
+def test_baselines_are_always_tuned_where_that_is_cheap():
+    s = load_settings(recipes='plain, focal, final_bn', epochs=7, lr=.01)
+    field, tries = field_to_try(s)
+    assert len(field) == 13 and len(tries) == 12 and field[6].name == 'focal'
+    assert {r.params['epochs'][0] for r in field[:6]} == {None, 21}
+    assert {r.params['lr'][0] for r in field[:6]} == {None, .00333, .001}
+    assert len(field_to_try(replace(s, engine='images'))[0]) == 3
+
+
+def test_a_longer_training_is_the_longer_training(data):
+    "A recipe with a length of its own, among others, gives what settings of that length give"
+    field = get_recipes('plain, plain:epochs=4, focal')
+    how = How(None, 'serial', progress=False)
+    some = compare(data, SMALL, how=how, seeds=[0], recipes=field)
+    alone, = compare(data, replace(SMALL, epochs=4), how=how, seeds=[0], recipes=get_recipes('plain'))
+    assert np.array_equal(some[1].test.logits, alone.test.logits) and len(some[1].history) == 4
+    assert not np.array_equal(some[0].test.logits, alone.test.logits)
+
+
+def test_with_a_goal_the_log_loss_chooses(tuned):
+    runs, goal = tuned[0], Goal(share=.1)
+    t = tries_of(runs, goal)
+    losses = {(r.recipe, r.seed): validation_log_loss(r, .1) for r in runs}
+    assert all(o.score == -losses[o.variant, o.seed] for o in t.itertuples())
+    assert validation_log_loss(replace(runs[0], failed='why')) == np.inf
 
 
 def test_the_best_on_validation_is_chosen(data, tuned):
     runs, _, out = tuned
-    trials = tuning_trials(runs)
+    trials = tries_of(runs)
     assert len(trials) == 12 and set(trials.seed) == {0, 1}
-    again = compare(data, SMALL, how=How(out, progress=False), recipes=field_to_try('plain,focal', TRIES))
-    assert trials.equals(tuning_trials(again)) # from the store
+    again = compare(data, SMALL, how=How(out, progress=False), recipes=TO_TRY)
+    assert trials.equals(tries_of(again)) # from the store
     assert trials.chosen.sum() == 4
     for _, t in trials.groupby(['recipe', 'seed']): # one of them, the first with the best score
         assert t.chosen.sum() == 1 and t.chosen.idxmax() == t.score.idxmax()
@@ -77,7 +111,7 @@ def test_no_image_that_judges_is_seen_by_tuning(data, tuned):
         sides = {side: targets(split[split.split == side]).tolist() for side in ('valid', 'test')}
         mine = [r for r in runs if r.seed == seed]
         assert len(mine) == 2*TRIES
-        for r in with_tuned(mine, tuning_trials(mine)) + mine: # tuned ones are judged on the images of the defaults
+        for r in with_tuned(mine, tries_of(mine)) + mine: # tuned ones are judged on the images of the defaults
             assert r.valid.y.tolist() == sides['valid'] and r.test.y.tolist() == sides['test']
 
 
@@ -89,9 +123,9 @@ def test_nothing_of_the_test_side_changes_what_is_chosen(tuned, seed):
     def other(r):
         y = rng.permutation(r.test.y)
         return replace(r, test=Side(y, rng.normal(size=r.test.logits.shape)), history=[], seconds=9.)
-    trials, i = tuning_trials(runs), int(rng.integers(len(runs)))
+    trials, i = tries_of(runs), int(rng.integers(len(runs)))
     for changed in [[other(r) for r in runs], [other(r) if k == i else r for k, r in enumerate(runs)]]:
-        assert tuning_trials(changed).equals(trials)
+        assert tries_of(changed).equals(trials)
         names = lambda rs: [(r.recipe, r.config['recipe'].get('variant'), r.seed) for r in with_tuned(rs, trials)]
         assert names(changed) == names(runs)
 
@@ -102,14 +136,14 @@ def test_validation_decides(tuned):
     for k, r in enumerate(runs):
         right = replace(r, valid=Side(r.valid.y, np.eye(2)[r.valid.y]), test=Side(r.test.y, np.eye(2)[1 - r.test.y]))
         bad = [replace(o, valid=Side(o.valid.y, np.eye(2)[1 - o.valid.y])) for o in runs]
-        t = tuning_trials([*bad[:k], right, *bad[k+1:]])
+        t = tries_of([*bad[:k], right, *bad[k+1:]])
         is_right = (t.variant == r.recipe) & (t.seed == r.seed)
         assert t.chosen[is_right].item() and t.score.equals(is_right.astype(float))
 
 
 def test_tuned_runs_are_the_chosen_ones_under_another_name(tuned):
     runs = tuned[0]
-    trials, by = tuning_trials(runs), {(r.recipe, r.seed): r for r in runs}
+    trials, by = tries_of(runs), {(r.recipe, r.seed): r for r in runs}
     found = with_tuned(runs, trials)
     assert sorted((r.recipe, r.seed) for r in found) == sorted(
         (name, seed) for name in ('plain', 'focal', 'plain:tuned', 'focal:tuned') for seed in (0, 1))
@@ -123,7 +157,7 @@ def test_tuned_runs_are_the_chosen_ones_under_another_name(tuned):
         assert numbers([replace(r, config=was.config)]) == numbers([was]) # but for the name nothing is changed
         assert r.config['recipe']['params'] == was.config['recipe']['params']
     only = [r for r in runs if r.recipe in ('plain', 'focal')]
-    assert with_tuned(only, tuning_trials(only)) == only # one try each: there was nothing to choose
+    assert with_tuned(only, tuning_trials(only, ())) == only # one try each: there was nothing to choose
 
 
 def made_up(recipe, seed, valid, rare=(1,), failed=None, counts=(6, 4), test=(5, 5)):
@@ -137,12 +171,12 @@ def made_up(recipe, seed, valid, rare=(1,), failed=None, counts=(6, 4), test=(5,
 def test_among_equals_the_default_and_the_first_by_name_win():
     runs = [made_up(n, s, v) for s, vs in enumerate([(.5, .5, .5), (.5, 1, 1), (1, .5, 0)])
             for n, v in zip(('plain', 'plain:lr=1', 'plain:lr=2'), vs)]
-    t = tuning_trials(runs)
+    t = tries_of(runs)
     assert t[t.chosen].set_index('seed').variant.to_dict() == {0: 'plain', 1: 'plain:lr=1', 2: 'plain'}
     random = [runs[k] for k in np.random.default_rng(0).permutation(len(runs))]
-    assert tuning_trials(random).equals(t) # bn-report, which reads the runs, chooses as bn-compare did
+    assert tries_of(random).equals(t) # bn-report, which reads the runs, chooses as bn-compare did
     failed = [made_up('plain', 0, 0, failed='why'), made_up('plain:lr=1', 0, .5)]
-    assert validation_f1(failed[0]) == 0 and tuning_trials(failed).chosen.tolist() == [False, True]
+    assert validation_f1(failed[0]) == 0 and tries_of(failed).chosen.tolist() == [False, True]
 
 
 @given(st.floats(0, 1), st.integers(1, 20), st.integers(1, 20))
@@ -158,7 +192,7 @@ def test_command(data, tmp_path, command):
     assert code == 0, err
     assert 'plain:tuned' in text and 'Tuned and not tuned' in (out/'report.html').read_text()
     trials, table = pd.read_csv(out/'tuning.csv'), pd.read_csv(out/'results.csv')
-    assert len(trials) == 2*2*TRIES and trials.equals(tuning_trials(read_runs(out)))
+    assert len(trials) == 2*2*TRIES and trials.equals(tries_of(read_runs(out)))
     assert set(table.recipe) == {'plain', 'focal', 'plain:tuned', 'focal:tuned'} and len(table) == 8
     (out/'report.html').unlink(); (out/'results.csv').unlink()
     code, text, err = command('bn-report', out)
