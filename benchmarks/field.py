@@ -36,11 +36,12 @@ def main(
         for plant in PLANTS:
             name = f'{plant.split(",")[0].lower()}-{arch}'
             if only and only.lower() != name: continue
-            s = load_settings(arch=arch, weights=weights, seeds=seeds, recipes='all', tune=tune)
+            s = load_settings(arch=arch, weights=weights, seeds=seeds, recipes='all', tune=tune, tuned='none')
             data = (read_data('leaves') if plant == 'leaves' else
                     read_data(plantvillage, f'{plant}___*', f'{plant}___healthy'))
-            runs = compare(data, s, how=How(Path(out)/f'{plant}-{arch}'), recipes=field_to_try('all', tune))
-            trials = tuning_trials(runs)
+            field, tries = field_to_try(s)
+            runs = compare(data, s, how=How(Path(out)/f'{plant}-{arch}'), recipes=field)
+            trials = tuning_trials(runs, tries)
             if tune:
                 trials.round(4).to_csv(STORED/f'{name}-tuning.csv', index=False)
                 runs = with_tuned(runs, trials)

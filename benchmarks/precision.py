@@ -11,9 +11,10 @@ import pandas as pd
 from fastcore.script import call_parse
 from bn_imbalance.core import load_settings, stored_results
 from bn_imbalance.data import read_data
-from bn_imbalance.leaderboard import interval_text, leaderboard, results, verdict
+from bn_imbalance.leaderboard import interval_text, leaderboard, results
 from bn_imbalance.metrics import paired_difference
 from bn_imbalance.sweep import How, compare
+from bn_imbalance.verdict import verdict
 
 WAYS = {'exact': 'mixed', 'fast': 'fast'} # on a CPU mixed is exact
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['plain_head', 'check_portable', 'without_threshold', 'train_on', 'same_runs', 'rehearsal', 'fit_model', 'about_model',
-           'sample_predictions', 'recommended']
+           'sample_predictions', 'gather_evidence', 'recommended']
 
 # %% ../nbs/api/42_fit.ipynb #31d351c0
 from .choice import *
@@ -12,13 +12,16 @@ from .core import *
 from .data import *
 from .decide import *
 from .features import *
+from .goal import *
 from .leaderboard import *
 from .loaders import *
+from .metrics import *
 from .model import *
 from .networks import *
 from .recipes import *
 from .records import *
 from .runs import *
+from .scores import *
 from .stack import *
 from .sweep import *
 from .training import *
@@ -27,6 +30,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastai.data.core import DataLoaders
+from sklearn.decomposition import PCA
 from torch import nn
 
 # %% ../nbs/api/42_fit.ipynb #4cd5c6a3
@@ -44,6 +48,9 @@ def check_portable(
     n_classes:int=2
 ):
     "Raise `BadInput` if a model of this recipe could not be saved"
+    if 'patches' in recipe.looks_at:
+        raise BadInput(f'recipe {recipe.name}: looks at patches, which a model file cannot hold yet. Take knn or '
+                       'mahalanobis, which look at the features of the whole image.')
     rng, s = np.random.default_rng(0), replace(s, epochs=1, batch_size=8)
     y = np.repeat(range(n_classes), [16] + [8]*(n_classes - 1))
     x = torch.tensor(rng.normal(size=(len(y), find_body(s.arch).n_features)), dtype=torch.float)
@@ -137,7 +144,11 @@ def fit_model(
     decision = decide(oof[oof.side == 'valid'], goal, data.rare)
     net = train_on(data.items, bare, s, how.device)
     about = about_model(data, recipe, bare, s, goal, net, decision, splits, oof, judgement)
-    model = Model(net, about, sample_predictions(judgement, about))
+    evidence = None if len(data.names) > 2 else gather_evidence(oof, data.items, bare, s, how.device)
+    if evidence:
+        about['evidence'] = digest_of(evidence)
+        about['checksum'] = checksum(about)
+    model = Model(net, about, sample_predictions(judgement, about), evidence)
     if out is not None: model.save(out)
     return model
 
@@ -177,7 +188,7 @@ def about_model(data, recipe, bare, s, goal, net, decision, splits, oof, judgeme
         trained_on=_count(data.items, data.items.label == 'minority'), runs_trained_on=_runs_trained_on(splits),
         decided_on=[int(valid.group[valid.y == c].nunique()) for c in range(len(classes))],
         judged_on=_count(once, once.y.isin(rare)) | {'seeds': int(t.seed.nunique())},
-        settings={k: v for k, v in asdict(s).items() if k != 'weights'}, versions=run_versions(),
+        settings={k: v for k, v in asdict(s).items() if k != 'weights' and v is not None}, versions=run_versions(),
         tensors=hashlib.blake2b(stored_weights(net), digest_size=16).hexdigest())
     return about | {'checksum': checksum(about)}
 
@@ -194,17 +205,40 @@ def sample_predictions(
     return pd.DataFrame(dict(path=t.path, truth=name[t.y], label=name[t.said], review=t.flagged,
                              calibrated_probability=p.round(6))).reset_index(drop=True)
 
+# %% ../nbs/api/42_fit.ipynb #6a1ad902
+def gather_evidence(
+    oof:pd.DataFrame,   # from `out_of_fold`
+    items:pd.DataFrame, # of the `Data`
+    recipe:Recipe,      # that the runs were made with
+    s:Settings,         # likewise
+    device=None,        # None: a GPU if there is one
+    n:int=2000          # rows per class at most
+)->dict: # arrays, see `read_evidence`
+    "What networks said of images that they had not seen, and what the body sees of them if it does not learn"
+    rows = oof.sample(frac=1, random_state=0).groupby('y').head(n)
+    seen, mean, components = np.zeros((len(rows), 0)), np.zeros(0), np.zeros((0, 0))
+    if not body_learns(recipe, s):
+        each = items.sample(frac=1, random_state=0).groupby('label').head(500)
+        pca = PCA(min(8, len(each) - 1), svd_solver='full').fit(body_features(each, s, device)[each.digest].numpy())
+        x, mean, components = body_features(rows, s, device)[rows.digest].numpy(), pca.mean_, pca.components_
+        seen = np.c_[(x - mean) @ components.T, np.linalg.norm(x, axis=1)]
+    out = dict(y=rows.y, subject=rows.group.factorize()[0], network=rows.seed.factorize()[0],
+               margin=margin(oof_logits(rows)).round(4), seen=seen, mean=mean, components=components)
+    kinds = dict(y='uint8', subject='int32', network='int32')
+    return {k: np.ascontiguousarray(v, kinds.get(k, 'float32')) for k, v in out.items()}
+
 # %% ../nbs/api/42_fit.ipynb #90ee4203
 def recommended(
     out:str|Path, # a folder that `compare` wrote
     s:Settings,   # weights
+    goal:Goal=Goal(), # what to judge by
     **changes     # settings to be other than there; None leaves a setting as it is
 )->tuple[str, Settings, list]: # name of a recipe, settings, runs
-    "What a comparison calls first: the recipe with the best mean F1, with the values that validation likes best"
-    runs = read_runs(out)
-    trials = tuning_trials(runs)
-    tuned = (Path(out)/'tuning.csv').exists() # otherwise variants are recipes like any other
-    name = leaderboard(results(with_tuned(runs, trials) if tuned else runs)).best
+    "What a comparison calls first for a goal, with the values that validation likes best"
+    runs, tuning = read_runs(out), Path(out)/'tuning.csv'
+    tries = set(pd.read_csv(tuning, dtype=str).variant) if tuning.exists() else ()
+    trials = tuning_trials(runs, tries, goal)
+    name = board(with_tuned(runs, trials), goal).best
     if name.endswith(':tuned'): name = best_variant(trials, name.split(':')[0])
     there = dict(next(r for r in runs if r.recipe == name).settings)
     there.update(weights='random' if there['weights'] == 'random' else s.weights, seeds=len({r.seed for r in runs}))

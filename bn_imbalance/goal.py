@@ -10,6 +10,7 @@ from .core import *
 from .metrics import *
 from dataclasses import dataclass
 import numpy as np
+from fastcore.basics import patch
 from scipy.special import softmax
 
 # %% ../nbs/api/08_goal.ipynb #a9675f8c
@@ -39,6 +40,21 @@ class Goal:
     def __str__(self):
         if self.cost_miss: return f'the lowest cost, a miss {self.cost_miss:g}, a false alarm {self.cost_alarm:g}'
         return f'a recall of {self.min_recall:g} or more' if self.min_recall else 'the best F1 of the minority'
+    def __bool__(self): return any((self.cost_miss, self.min_recall, self.share)) # is anything asked for?
+    @classmethod
+    def of(cls, s:Settings): return cls(s.cost_miss, s.cost_alarm, s.min_recall, s.share)
+
+# %% ../nbs/api/08_goal.ipynb #f4efa56a
+@patch
+def score(self:Goal,
+    found,  # weight of the minority that is found; an array, one entry per cut
+    alarms, # weight of false alarms
+    total   # weight of the minority
+): # what `best_cut` maximizes
+    "What cuts are worth"
+    if self.cost_miss: return -(self.cost_miss*(total - found) + self.cost_alarm*alarms)
+    if self.min_recall: return np.where(found >= self.min_recall*total - 1e-9, -(found + alarms), -np.inf)
+    return f1_score(found, alarms, total)
 
 # %% ../nbs/api/08_goal.ipynb #a7dfb6f0
 @dataclass(frozen=True)

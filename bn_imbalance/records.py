@@ -24,6 +24,7 @@ class Side:
     @property
     def said(self)->np.ndarray: return self.logits.argmax(1) # class numbers (n,)
 
+# %% ../nbs/api/07_records.ipynb #8eed27dd
 @dataclass
 class Run:
     "One recipe on one seed"
@@ -39,6 +40,7 @@ class Run:
     versions:dict=None  # of the libraries
     seconds:float=0.
     doc:str=''          # what the recipe does, in a line
+    cross:Side=None     # training and validation images, each by a training without it; None if none was asked for
 
     @property
     def recipe(self)->str: return self.config['recipe']['name']
@@ -64,7 +66,7 @@ def run_json(
     "A run as text"
     def plain(o): return o.tolist() if isinstance(o, np.ndarray) else o
     d = asdict(run)
-    for side in 'valid', 'test': d[side] = d[side] and {k: plain(v) for k, v in d[side].items()}
+    for side in 'valid', 'test', 'cross': d[side] = d[side] and {k: plain(v) for k, v in d[side].items()}
     return json.dumps(dict(d, format=FORMAT))
 
 def read_run(
@@ -74,7 +76,7 @@ def read_run(
     try:
         d = json.loads(path.read_text())
         d['config'] = {'optimizer': OPTIMIZERS[d.pop('format')]} | d['config']
-        sides = {side: d[side] and Side(**d[side]) for side in ('valid', 'test')}
+        sides = {side: Side(**d[side]) if d.get(side) else None for side in ('valid', 'test', 'cross')}
         run = Run(**dict(d, rare=d.get('rare', [1]), **sides))
         if all(k in run.config for k in ('data', 'settings', 'seed')) and run.recipe: return run
     except FileNotFoundError: return None

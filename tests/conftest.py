@@ -7,7 +7,8 @@ from bn_imbalance.records import run_json
 
 SMALL = load_settings(size=32, batch_size=8, epochs=2, arch='resnet18', weights='random', seeds=2,
                       recipes=['plain', 'final_bn'])
-QUICK = '--arch resnet18 --weights random --size 32 --epochs 2 --seeds 2 --batch-size 8 --backend serial'.split()
+COMMON = '--arch resnet18 --weights random --size 32 --epochs 2 --seeds 2 --batch-size 8 --backend serial'.split()
+QUICK = ['--tuned', 'none', *COMMON] # for bn-compare
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
-from conftest import QUICK, SMALL, numbers
+from conftest import COMMON, SMALL, numbers
 from hypothesis import given, settings, strategies as st
 from torch import nn
 from bn_imbalance import runs
@@ -202,7 +202,7 @@ def test_out_of_memory_halves_the_batch_once(data, monkeypatch, capsys):
 
 
 def test_command(folder, tmp_path, command):
-    code, out, err = command('bn-ablate', folder, '--factors', 'BN,DA', *QUICK, '--out', tmp_path/'out')
+    code, out, err = command('bn-ablate', folder, '--factors', 'BN,DA', *COMMON, '--out', tmp_path/'out')
     assert code == 0, err
     assert '4 configurations, 2 seeds' in out and 'Effect of each switch' in out
     df = pd.read_csv(tmp_path/'out'/'results.csv')
@@ -229,7 +229,7 @@ def test_command_says_what_is_wrong(folder, tmp_path, command, args, said):
 
 
 def test_stores_are_not_mixed(folder, tmp_path, command):
-    args = [*QUICK, '--seeds', 1, '--epochs', 1, '--factors', 'BN', '--out', tmp_path/'out']
+    args = [*COMMON, '--seeds', 1, '--epochs', 1, '--factors', 'BN', '--out', tmp_path/'out']
     assert command('bn-ablate', folder, *args)[::2] == (0, '')
     code, _, err = command('bn-ablate', folder, *args, '--place', 'features')
     assert code == 1 and 'recipe.final_bn = logits, now it is features' in err

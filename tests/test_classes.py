@@ -127,13 +127,13 @@ def test_threshold_of_each_rare_class():
     assert f1_score(y, (z + change).argmax(1), average='macro') > f1_score(y, z.argmax(1), average='macro') + .2
 
 
-def test_calibration_with_two_classes_is_platts():
+def test_calibration_with_two_classes_is_platts_for_the_shares():
     rng = np.random.default_rng(0)
     y = (rng.random(400) < .1).astype(int)
     z = np.c_[rng.normal(size=400), rng.normal(2*y)]
     n, shares = np.bincount(y), np.array([.7, .3])
     scale, (first, shift) = calibrate(y, z, shares, n)
-    m, w, t = z[:, 1] - z[:, 0], (shares/n)[y], np.where(y == 1, (n[1] + 1)/(n[1] + 2), 1/(n[0] + 2))
+    m, w, t = z[:, 1] - z[:, 0], (shares/n)[y], np.where(y == 1, (n[1] + 1)/(n[1] + 2), .6/(n[0] + 2)) # 2 x .3
     platt = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5000)
     platt.fit(np.r_[m, m][:, None], np.repeat([1, 0], 400), np.r_[w*t, w*(1 - t)]*400)
     assert first == 0

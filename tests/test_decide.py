@@ -4,8 +4,9 @@ import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from scipy.special import expit
 from bn_imbalance.core import BadInput
-from bn_imbalance.decide import Decision, Goal, calibrate, choose_cut, judged, performance, review_bounds
-from bn_imbalance.metrics import share_weights
+from bn_imbalance.cuts import calibrate
+from bn_imbalance.decide import Decision, Goal, judged, performance, review_bounds
+from bn_imbalance.metrics import best_cut, share_weights
 
 problems = st.integers(0, 10**6).map(lambda seed: draw(np.random.default_rng(seed)))
 
@@ -40,7 +41,7 @@ def test_costs_are_lowest(problem, share, miss):
         w = share_weights(y, share)
         return (w*((y == 1) & (m <= cut))).sum()*miss + (w*((y == 0) & (m > cut))).sum()
     every = np.r_[m.min() - 1, np.unique(m)]
-    cut = choose_cut(y, m, Goal(cost_miss=miss, cost_alarm=1), share)
+    cut = best_cut(y, m, share_weights(y, share), Goal(cost_miss=miss, cost_alarm=1).score)
     assert cost(cut) <= min(map(cost, every)) + 1e-9
     assert cut not in m # between two images, not on one
 
@@ -49,7 +50,7 @@ def test_costs_are_lowest(problem, share, miss):
 @given(problems, st.floats(.05, .99))
 def test_recall_is_reached_with_the_highest_cut(problem, wanted):
     y, m = problem
-    cut = choose_cut(y, m, Goal(min_recall=wanted), .1)
+    cut = best_cut(y, m, score=Goal(min_recall=wanted).score)
     assert (m > cut)[y == 1].mean() >= wanted
     higher = np.unique(m)[np.unique(m) > cut]
     if len(higher): assert (m > higher[0])[y == 1].mean() < wanted

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from bn_imbalance import fit
-from bn_imbalance.core import load_settings
+from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data import read_data
 from bn_imbalance.export import Deployed, check_pixels
 from bn_imbalance.fit import fit_model, recommended
@@ -20,7 +20,8 @@ from deployed import ARCH, FLAGS, SMALL, how, images, one_line # noqa: F401, fix
 
 @pytest.mark.parametrize('name,head', [
     ('logistic_regression', 'fastai'), ('ldam_drw', 'linear'), ('lws', 'plain'), ('final_bn_both', 'fastai'),
-    ('logit_adjusted_tuned', 'linear'), ('focal:gamma=1', 'plain')])
+    ('logit_adjusted_tuned', 'linear'), ('focal:gamma=1', 'plain'), ('knn:k=3', 'fastai'), ('mahalanobis', 'fastai'),
+    ('final_bn+knn', 'fastai')])
 def test_any_recipe_can_be_taken_away(name, head, images, tmp_path):
     s = load_settings(**SMALL | dict(head=head, seeds=1))
     model = fit_model(read_data(images), name, s, how=how(tmp_path/'m'))
@@ -29,6 +30,13 @@ def test_any_recipe_can_be_taken_away(name, head, images, tmp_path):
     np.testing.assert_array_equal(model_logits(again, x), model_logits(model, x))
     with torch.no_grad(): z = Deployed(again)(x.float()/255)[0]
     np.testing.assert_allclose(z, model_logits(again, x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['patchcore', 'final_bn+padim'])
+def test_patches_are_refused_before_training(name, images, tmp_path):
+    with pytest.raises(BadInput, match='looks at patches.*Take knn'):
+        fit_model(read_data(images), name, load_settings(**SMALL), how=how(tmp_path/'m'))
+    assert not (tmp_path/'m').exists()
 
 
 def test_a_body_that_learns_is_saved_as_it_became(images, tmp_path):
@@ -108,7 +116,7 @@ def test_fit_what_compare_recommends(images, command, tmp_path):
 
 
 BAD_FIT = [(['--recipe', 'final_bm'], 'Did you mean final_bn'), (['--cost-miss', '3'], 'belong together'),
-           (['--min-recall', '95'], '--min-recall 95'), (['--share', '0'], '--share 0'),
+           (['--min-recall', '95'], '--min-recall = 95'), (['--share', '0'], '--share 0'),
            (['--compare', 'nowhere'], 'no stored runs'), (['--arch', 'resnet19'], 'Did you mean resnet18'),
            (['--cost-miss', 'much'], 'invalid float value'), (['--minority', 'bda'], 'Did you mean bad')]
 
@@ -160,5 +168,5 @@ def test_a_variant_typed_by_hand_is_a_recipe_like_any_other(tmp_path):
     stored('focal', [[1, 0]]*4)
     stored('focal:gamma=1', [[1, 0], [1, 0], [0, 1], [0, 1]]) # the same on validation, better on the test set
     assert recommended(tmp_path, load_settings())[0] == 'focal:gamma=1'
-    (tmp_path/'tuning.csv').touch()
+    (tmp_path/'tuning.csv').write_text('variant\nfocal\nfocal:gamma=1\n')
     assert recommended(tmp_path, load_settings())[0] == 'focal'

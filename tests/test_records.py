@@ -75,7 +75,7 @@ def test_round_trip(path, tmp_path):
     assert run_json(again) == text and numbers([again]) == numbers([run]) and again.metrics() == run.metrics()
     old, new = json.loads(path.read_text()), json.loads(text)
     assert {k: new[k] for k in old} == dict(old, format=FORMAT, config=run.config)
-    assert set(new) - set(old) <= {'doc', 'rare', 'note'}
+    assert set(new) - set(old) <= {'doc', 'rare', 'note', 'cross'}
 
 
 @settings(max_examples=30, deadline=None)

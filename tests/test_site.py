@@ -9,7 +9,7 @@ from fastcore.nbio import read_nb
 root = Path(__file__).resolve().parents[1]
 nbs = root/'nbs'
 sys.path.insert(0, str(root/'tools'))
-import docs
+import docs, start
 from readme import directives
 
 notebooks = sorted(p for p in nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
@@ -68,6 +68,7 @@ def test_no_output_is_missing(path):
     for cell in read_nb(path).cells:
         silent = {'hide', 'export', 'eval', 'default_exp'} & directives(cell.source).keys()
         if cell.cell_type != 'code' or outputs(cell) or silent or cell.source.rstrip().endswith(';'): continue
+        if cell.id == start.ID: continue
         for node in ast.parse(cell.source).body[-1:]:
             text = ast.unparse(node)
             assert not isinstance(node, ast.Expr) or text.startswith('test_'), f'a value that is not shown: {text}'
@@ -82,6 +83,30 @@ def test_chapters_have_numbers_and_are_linked_by_them():
         for n, link in re.findall(r'\[(?:[Cc]hapter )?(\db?)\]\((.*?)\)', text):
             assert (path.parent/link).resolve() == chapters[n], (path.name, n, link)
         assert not (found := re.findall(r'(?<!\[)\b[Cc]hapters? \d.*', text)), f'{path.name}: not linked: {found}'
+
+
+def test_notebooks_start_anywhere():
+    text = start.source('https://github.com/me/bn')
+    assert text.splitlines()[-1].endswith('pip install -q "bn_imbalance[course] @ git+https://github.com/me/bn"')
+    assert 'name the repository in pyproject.toml' in start.source('')
+    nb = dict(cells=[dict(id='title'), dict(id='next')])
+    once = start.with_start(nb, text)
+    assert [c['id'] for c in once['cells']] == ['title', start.ID, 'next']
+    assert start.with_start(start.with_start(once, start.source('')), text) == once
+    for path in notebooks:
+        assert read_nb(path).cells[1].id == start.ID, f'{path.name}: run tools/start.py'
+    for colab, says in ('', ''), ('1', 'name the repository in pyproject.toml'):
+        line = start.source('').splitlines()[-1].removeprefix('! ')
+        env = os.environ | dict(COLAB_RELEASE_TAG=colab)
+        done = subprocess.run(['bash', '-c', line], env=env, capture_output=True, text=True)
+        assert not done.returncode and says in done.stdout and bool(says) == bool(done.stdout)
+
+
+@pytest.mark.parametrize('path', [p for p in notebooks if p.parent.name == 'course'], ids=lambda p: p.stem)
+def test_chapters_hide_no_import(path):
+    for cell in read_nb(path).cells:
+        hidden = cell.cell_type == 'code' and 'hide' in directives(cell.source)
+        assert not (hidden and re.search(r'^\s*(from|import) ', cell.source, re.M)), cell.source[:80]
 
 
 def test_outputs_are_not_large():
@@ -174,7 +199,8 @@ def test_processed_notebook(built, path):
     for c in cells:
         lines = [l for l in c['source'] if not l.startswith('#|')]
         folded = '#| code-fold: true\n' in c['source']
-        assert folded == (path.parent.name == 'course' and pictured(c) and len(lines) > 7), lines
+        drawn = path.parent.name == 'course' and pictured(c) and len(lines) > 7
+        assert folded == (drawn or c['id'] == start.ID or 'code-summary' in ''.join(c['source'])), lines
         assert r'\,' not in ''.join(c['source']), 'becomes a backslash on the Markdown page'
         for out, data in outputs(c): # for others Quarto loads RequireJS and jQuery from elsewhere
             assert set(data) <= {'text/plain', 'text/markdown', *PICTURES}

@@ -1,0 +1,80 @@
+"""Learning curves: nested subjects, resumed, told apart in the store, foretold, and the size of a test."""
+import shutil
+import numpy as np, pandas as pd, pytest
+from hypothesis import given, settings, strategies as st
+from scipy.stats import binomtest
+from bn_imbalance.core import BadInput, load_settings
+from bn_imbalance.curves import fit_power_law, foretold, power_law, test_size as size_of_test, wilson_half_width
+from bn_imbalance.data import draw_split, fewer_subjects, read_data
+from bn_imbalance.growth import read_curve
+from conftest import QUICK
+from deployed import one_line
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0, .1), st.floats(.1, 2), st.floats(.2, 1.5))
+def test_a_power_law_is_found_again(a, b, c):
+    n = np.array([5, 10, 20, 40, 80])
+    error = power_law((a, b, c), n)
+    if error.max() < 1: np.testing.assert_allclose(power_law(fit_power_law(n, error), n), error, atol=5e-3)
+
+
+def test_what_is_foretold_lies_in_its_interval():
+    rng = np.random.default_rng(0)
+    t = pd.DataFrame([(n, seed, 1 - .8*n**-.5*rng.lognormal(0, .1)) for n in (5, 10, 20) for seed in range(6)],
+                     columns=['n', 'seed', 'value'])
+    mean, low, high = foretold(t, [20, 40])
+    assert (low <= mean).all() and (mean <= high).all() and mean[1] > mean[0] and abs(mean[1] - (1 - .8*40**-.5)) < .03
+    flat = foretold(t.assign(value=1.), [40])
+    np.testing.assert_allclose(flat, 1, atol=1e-3)
+
+
+@pytest.mark.parametrize('rate,within', [(.95, .03), (.5, .1), (.99, .01), (1., .05)])
+def test_size_of_a_test(rate, within):
+    n = size_of_test(rate, within)
+    ci = binomtest(round(rate*10**4), 10**4).proportion_ci(method='wilson')
+    assert wilson_half_width(rate, 10**4) == pytest.approx((ci.high - ci.low)/2, abs=1e-4)
+    assert wilson_half_width(rate, n) <= within < wilson_half_width(rate, n - 1)
+
+
+def test_smaller_sizes_are_parts_of_larger_ones(folder):
+    items = read_data(folder)
+    items.items['group'] = items.items.label + ' ' + (items.items.groupby('label').cumcount()//2).astype(str)
+    split = draw_split(items, load_settings(), 0, 'all')
+    paths = {}
+    for n in 1, 2, 4:
+        s = fewer_subjects(split, n, 0)
+        mine = s[(s.split == 'train') & (s.label == 'minority')]
+        assert mine.group.nunique() == n and len(mine) == 2*n # whole subjects
+        pd.testing.assert_frame_equal(*(o[(o.split != 'train') | (o.label == 'majority')].reset_index(drop=True)
+                                        for o in (s, split)))
+        paths[n] = set(mine.path)
+    assert paths[1] < paths[2] < paths[4]
+    with pytest.raises(BadInput, match='100 subjects of the minority: on seed 0 training holds only'):
+        fewer_subjects(split, 100, 0)
+
+
+def test_command(folder, command, tmp_path):
+    args = ['bn-compare', folder, '--curve', '3,6,12', '--recipes', 'plain,final_bn', '--out', tmp_path/'c', *QUICK]
+    code, out, err = command(*args)
+    assert code == 0 and 'subjects' in out and 'To promise a recall of 0.95' in ' '.join(out.split()), err
+    page, t = (tmp_path/'c'/'curve.html').read_text(), pd.read_csv(tmp_path/'c'/'curve.csv')
+    assert len(t) == 3*2*2 and set(t.n) == {3, 6, 12} and 'what would more images' in page and '<img' in page
+    runs = read_curve(tmp_path/'c')
+    assert {n: {r.data['train_subjects'] for r in rs} for n, rs in runs.items()} == {n: {n} for n in (3, 6, 12)}
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path/'c').rglob('*seed*.json')}
+    assert command(*args)[0] == 0 and {p: p.stat().st_mtime_ns for p in stamps} == stamps # not done again
+    shutil.rmtree(tmp_path/'c'/'n6'/'runs')
+    shutil.copytree(tmp_path/'c'/'n3'/'runs', tmp_path/'c'/'n6'/'runs')
+    one_line(command(*args), 'train_subjects') # runs of another size are not taken for these
+
+
+BAD = [('5,10', 'three whole numbers'), ('5,x,10', 'three whole numbers'), ('0,5,10', 'three whole numbers'),
+       ('2,4,500', '500 subjects of the minority: on seed 0 training holds only')]
+
+
+@pytest.mark.parametrize('sizes,message', BAD)
+def test_bad_sizes(sizes, message, folder, command, tmp_path):
+    one_line(command('bn-compare', folder, '--curve', sizes, '--out', tmp_path/'c', *QUICK), message)
+    one_line(command('bn-compare', folder, '--curve', sizes, '--tune', '3', '--out', tmp_path/'c', *QUICK), 'not both')
+    assert not (tmp_path/'c').exists()
