@@ -27,6 +27,7 @@ test-all: setup
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 20 tests
 
 readme: setup
+	$(BIN)/python tools/start.py
 	$(BIN)/python tools/readme.py
 	$(BIN)/python tools/docs.py llms
 

@@ -50,7 +50,7 @@ def experiments(s):
         balanced=[(f'{k}:{k}', replace(s, train_majority=k, train_minority=k), PAIR) for k in (100, 500)],
         batch=[(str(b), replace(s, batch_size=b), PAIR) for b in (16, 32, 64, 128, 256)],
         steps=[(f'{b}, {e} epochs', replace(s, batch_size=b, epochs=e), PAIR)
-               for b, e in ((32, 5), (64, 10), (128, 21), (256, 50))],
+               for b, e in ((16, 2), (32, 5), (64, 10), (128, 21), (256, 50))],
         momentum=[(str(m), replace(s, bn_momentum=m), PAIR[1:]) for m in (.001, .01, .1, .5)],
         length=long(PAIR, (.0003, .003, .03), (3, 10, 30, 100)),
         no_shift=long(bare, (.003, .03), (10, 30, 100)),

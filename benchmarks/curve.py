@@ -1,0 +1,27 @@
+"""How much better with more sick leaves? A learning curve on Apple, with 3, 5 and 10 sick leaves in training.
+
+    python benchmarks/curve.py PLANTVILLAGE [--seeds 10] [--out curve]
+
+The paper's protocol, but with 120 photographs of sick leaves to take the training's subjects from, about 60
+leaves. Runs go to --out, where a stopped one goes on. Writes bn_imbalance/results/curve.csv. Takes some
+minutes on one core.
+"""
+from fastcore.script import call_parse
+from bn_imbalance.core import load_settings, stored_results, write_whole
+from bn_imbalance.curve import learning_curve
+from bn_imbalance.data import read_data
+from bn_imbalance.growth import curve_table
+from bn_imbalance.sweep import How
+
+
+@call_parse(pos=['plantvillage'])
+def main(
+    plantvillage:str,  # the folder with the plants
+    seeds:int=10,      # runs per recipe and size
+    sizes:str="3,5,10", # subjects of the minority in training
+    out:str='curve'    # folder for the runs
+):
+    "Train what the stored learning curve is made of"
+    d, s = read_data(plantvillage, 'Apple___*', 'Apple___healthy'), load_settings(seeds=seeds, train_minority=120)
+    table = curve_table(learning_curve(d, [int(n) for n in sizes.split(",")], s, how=How(out)))
+    write_whole(stored_results()/'curve.csv', table.round(5).to_csv(index=False))
