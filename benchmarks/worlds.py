@@ -3,7 +3,7 @@
     python benchmarks/worlds.py PLANTVILLAGE [--seeds 20] [--out worlds]
 
 Runs go to sub-folders of --out, where a stopped run goes on; what they are worth by several goals goes to
-bn_imbalance/results/worlds.csv. Takes about two hours on 2 cores with ten seeds.
+bn_imbalance/results/worlds.csv, and what each way to a cut is worth to cuts.csv. Takes about two hours on 2 cores with ten seeds.
 """
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ import pandas as pd
 from fastcore.script import call_parse
 from bn_imbalance.choice import tuning_trials, with_tuned
 from bn_imbalance.core import load_settings, stored_results
+from bn_imbalance.cuts import WAYS
 from bn_imbalance.data import read_data
 from bn_imbalance.goal import Goal
 from bn_imbalance.leaderboard import board
@@ -18,6 +19,7 @@ from bn_imbalance.records import read_runs
 from bn_imbalance.recipes import get_recipes
 from bn_imbalance.sweep import How, compare
 from bn_imbalance.tuning import baseline_tries
+from bn_imbalance.worlds import in_world
 
 FIELD = 'plain,weighted,balanced_softmax,ldam_drw,final_bn,final_bn_weighted'
 GOALS = {'F1': Goal(), 'cost 20:1': Goal(cost_miss=20, cost_alarm=1)}
@@ -41,6 +43,14 @@ def worth(folder):
     return pd.concat(rows)
 
 
+def by_way(folder):
+    "What cuts made in each way are worth, mean over recipes: a row per seed, goal, share and way"
+    rows = [dict(data=r.data['name'], seed=r.seed, goal=goal, share=share, way=way,
+                 value=in_world(r, GOALS[goal], share, way)['value'])
+            for r in read_runs(folder/'field') for goal in GOALS for share in SHARES for way in WAYS]
+    return pd.DataFrame(rows).groupby(['data', 'seed', 'goal', 'share', 'way'], sort=False).value.mean().reset_index()
+
+
 @call_parse(pos=['plantvillage'])
 def main(
     plantvillage:str,  # the folder with the plants
@@ -59,3 +69,5 @@ def main(
             compare(d, load_settings(seeds=seeds), 'paper', How(Path(out)/name/'tries'), some, tries)
     done = [worth(Path(out)/name) for name in only.split(';')]
     pd.concat(done).round(4).to_csv(stored_results()/'worlds.csv', index=False)
+    ways = [by_way(Path(out)/name) for name in only.split(';')]
+    pd.concat(ways).round(4).to_csv(stored_results()/'cuts.csv', index=False)

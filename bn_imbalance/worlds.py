@@ -30,7 +30,7 @@ def percent(
 def default_way(
     goal:Goal # what for
 )->str: # one of `WAYS`
-    "The way to a cut that has proved best, see the chapter on worlds"
+    "The way to a cut that has proved best in the stored comparison"
     return 'calibrated' if goal.cost_miss else 'weighted'
 
 # %% ../nbs/api/32_worlds.ipynb #24965335
