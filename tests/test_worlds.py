@@ -1,4 +1,4 @@
-"""What runs are worth in a world: cuts against brute force, measures against their definitions, verdicts that follow."""
+"""What runs are worth in a world: cuts against brute force, measures against their definitions, verdicts."""
 from dataclasses import replace
 import numpy as np, pytest
 from conftest import SMALL, write_folder
@@ -84,7 +84,8 @@ def test_the_winner_of_a_goal_may_be_another():
     def moved(run, by):
         side = lambda s: replace(s, logits=s.logits + [0, by])
         return replace(run, valid=side(run.valid), test=side(run.test))
-    runs = [moved(made_up('ranks', 4, seed), -4) for seed in range(4)] + [made_up('cuts', 2.5, seed) for seed in range(4)]
+    runs = [moved(made_up('ranks', 4, seed), -4) for seed in range(4)]
+    runs += [made_up('cuts', 2.5, seed) for seed in range(4)]
     assert board(runs).best == 'cuts' and board(runs, replace(COSTS, share=.01)).best == 'ranks'
 
 
