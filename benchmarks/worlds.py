@@ -3,7 +3,8 @@
     python benchmarks/worlds.py PLANTVILLAGE [--seeds 20] [--out worlds]
 
 Runs go to sub-folders of --out, where a stopped run goes on; what they are worth by several goals goes to
-bn_imbalance/results/worlds.csv, and what each way to a cut is worth to cuts.csv. Takes about two hours on 2 cores with ten seeds.
+bn_imbalance/results/worlds.csv, and what each way to a cut is worth to cuts.csv. Takes about two hours on 2
+cores with ten seeds.
 """
 from dataclasses import replace
 from pathlib import Path
