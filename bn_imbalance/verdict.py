@@ -55,9 +55,9 @@ def _in_numbers(lb):
 
 def _not_worth_it(lb, better):
     "Recipes that plain training can do without"
-    others, out = lb.names, []
-    worse = [r for r in lb.names if lb.ahead('plain', r)]
-    same = [r for r in lb.names if r != 'plain' and r not in worse and not lb.ahead(r, 'plain')]
+    out, remedies = [], [r for r in lb.names if r not in ('plain', 'plain:tuned')]
+    worse = [r for r in remedies if lb.ahead('plain', r)]
+    same = [r for r in remedies if r not in worse and not lb.ahead(r, 'plain')]
     if better and same: out.append(f'Do not bother with {listed(same)}: no difference to plain training can be seen.')
     if worse: out.append(f'Worse than plain training: {listed(worse)}.')
     return ' '.join(out)
