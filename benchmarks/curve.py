@@ -1,4 +1,4 @@
-"""How much better with more sick leaves? A learning curve on Apple, with 3, 5 and 10 sick leaves in training.
+"""How much better with more sick leaves? A learning curve on Apple, with 3 to 40 sick leaves in training.
 
     python benchmarks/curve.py PLANTVILLAGE [--seeds 10] [--out curve]
 
@@ -10,7 +10,7 @@ from fastcore.script import call_parse
 from bn_imbalance.core import load_settings, stored_results, write_whole
 from bn_imbalance.curve import learning_curve
 from bn_imbalance.data import read_data
-from bn_imbalance.growth import curve_table
+from bn_imbalance.growth import learnt
 from bn_imbalance.sweep import How
 
 
@@ -18,10 +18,10 @@ from bn_imbalance.sweep import How
 def main(
     plantvillage:str,  # the folder with the plants
     seeds:int=10,      # runs per recipe and size
-    sizes:str="3,5,10", # subjects of the minority in training
+    sizes:str="3,5,10,20,40", # subjects of the minority in training
     out:str='curve'    # folder for the runs
 ):
     "Train what the stored learning curve is made of"
     d, s = read_data(plantvillage, 'Apple___*', 'Apple___healthy'), load_settings(seeds=seeds, train_minority=120)
-    table = curve_table(learning_curve(d, [int(n) for n in sizes.split(",")], s, how=How(out)))
+    table = learnt(learning_curve(d, [int(n) for n in sizes.split(",")], s, how=How(out))).table
     write_whole(stored_results()/'curve.csv', table.round(5).to_csv(index=False))

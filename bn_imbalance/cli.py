@@ -166,9 +166,9 @@ def _curve(data, sizes, s, flags, out):
     "`bn-compare --curve`"
     if s.tune: raise BadInput('give --curve or --tune, not both: tuned on few images, a curve shows the tuning.')
     check_source(data)
+    goal = _goal(flags)
     worker_context() # loads while we read images
     from bn_imbalance.curve import CURVE_FIELD, curve_sizes, learning_curve
-    from bn_imbalance.growth import curve_text, write_curve
     from bn_imbalance.networks import check_size
     from bn_imbalance.recipes import get_recipes
     sizes, how = curve_sizes(sizes), _how(flags, out)
@@ -177,9 +177,14 @@ def _curve(data, sizes, s, flags, out):
     d = _read(data, flags, s)
     print(f'{_counted(d, flags)}; with {", ".join(map(str, sizes))} subjects of the minority in training.', flush=True)
     runs = learning_curve(d, sizes, s, flags.get('protocol'), how, field)
-    page, t, told = write_curve(runs, out, _typed('bn-compare'))
-    print(f'\nF1 of the minority, test set: mean over {t.seed.nunique()} seeds [95 % interval]\n\n'
-          f'{_narrowed(curve_text(t))}\n\n{_paragraphs(told)}\n\nTable: {Path(out)/"curve.csv"}\nReport: {page}')
+    _show_curve(runs, out, goal, _typed('bn-compare'))
+
+def _show_curve(runs, out, goal, command=''):
+    "Write a learning curve, and show it on the screen"
+    from bn_imbalance.growth import curve_text, write_curve
+    page, c, told = write_curve(runs, out, command, goal)
+    print(f'\n{c.label[0].upper()}{c.label[1:]}, test set: mean over {c.table.seed.nunique()} seeds [95 % interval]\n\n'
+          f'{_narrowed(curve_text(c))}\n\n{_paragraphs(told)}\n\nTable: {Path(out)/"curve.csv"}\nReport: {page}')
 
 # %% ../nbs/api/90_cli.ipynb #37c7d852
 @command
@@ -293,10 +298,12 @@ def bn_report(
 ):
     "Make results.csv and report.html again from stored runs, without training"
     from bn_imbalance.ablation import is_ablation, write_ablation
+    from bn_imbalance.growth import is_curve, read_curve
     from bn_imbalance.records import read_runs
     from bn_imbalance.report import write_overview, write_report
     goal = _goal(flags)
     if not out_dir: raise BadInput('give at least one folder that bn-compare or bn-ablate wrote.')
+    if len(out_dir) == 1 and is_curve(out_dir[0]): return _show_curve(read_curve(out_dir[0]), out_dir[0], goal)
     found, boards = [read_runs(d) for d in out_dir], []
     for d, runs in zip(out_dir, found):
         ablation = is_ablation(runs)
@@ -330,7 +337,8 @@ def bn_fit(
     check_free(out)
     if compare:
         if flags.get('settings'): raise BadInput('give --compare or --settings, not both: a comparison brings its own.')
-        first, s, known = recommended(compare, s, goal, **_pick(flags, _of_settings), engine=engine)
+        first, s, known, passed = recommended(compare, s, goal, **_pick(flags, _of_settings), engine=engine)
+        if passed and not recipe: print(_paragraphs([f'Passed over, though ahead: {o}' for o in passed]))
         flags['separate'] = flags.get('separate') or known[0].apart
     chosen, = get_recipes([recipe or (first if compare else 'final_bn')])
     check_portable(chosen, s)

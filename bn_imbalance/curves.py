@@ -14,14 +14,14 @@ from scipy.special import ndtri
 # %% ../nbs/api/28_curves.ipynb #cab2002d
 def fit_power_law(
     n,    # numbers of examples (k,)
-    error # 0 to 1 (k,)
+    error # 0 is perfect, 1 as good as nothing (k,)
 )->np.ndarray: # a, b, c of a + b n^-c
     "Least squares within 0 <= a, 0 <= b, 0 <= c <= 2; a is 0 for fewer than four different n"
     n, error = np.asarray(n, float), np.asarray(error, float)
     floor, unit = len(np.unique(n)) >= 4, n.min()
     def law(o): return (o[2] if floor else 0) + o[0]*(n/unit)**-o[1]
-    start = [max(error[n == unit].mean(), 1e-3), .5, 0.][:3 if floor else 2]
-    fit = least_squares(lambda o: law(o) - error, start, bounds=([0]*len(start), [1, 2, 1][:len(start)])).x
+    start, most = [max(error[n == unit].mean(), 1e-3), .5, 0.][:3 if floor else 2], max(1., error.max())
+    fit = least_squares(lambda o: law(o) - error, start, bounds=([0]*len(start), [most, 2, most][:len(start)])).x
     return np.r_[fit[2] if floor else 0., fit[0]*unit**fit[1], fit[1]]
 
 def power_law(
@@ -33,13 +33,13 @@ def power_law(
 
 # %% ../nbs/api/28_curves.ipynb #df37a223
 def foretold(
-    t:pd.DataFrame, # columns n, seed, value (0 to 1, 1 is best): a learning curve of one recipe
+    t:pd.DataFrame, # columns n, seed, error: a learning curve of one recipe
     at,             # numbers of examples (k,)
     draws=300
 )->np.ndarray: # mean, low, high: 95 % (3, k)
-    "The value at other sizes; the interval knows the seeds, not whether the law holds"
-    rng, wide = np.random.default_rng(0), t.pivot(index='n', columns='seed', values='value').dropna(axis=1)
-    def one(w): return 1 - power_law(fit_power_law(np.repeat(wide.index, w.shape[1]), 1 - w.ravel()), at)
+    "The error at other sizes; the interval knows the seeds, not whether the law holds"
+    rng, wide = np.random.default_rng(0), t.pivot(index='n', columns='seed', values='error').dropna(axis=1)
+    def one(w): return power_law(fit_power_law(np.repeat(wide.index, w.shape[1]), w.ravel()), at)
     w, k = wide.to_numpy(), wide.shape[1]
     each = [one(w[:, rng.integers(k, size=k)]) for _ in range(draws)]
     return np.stack([one(w), *np.quantile(each, [.025, .975], axis=0)])

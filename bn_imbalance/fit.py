@@ -229,18 +229,23 @@ def gather_evidence(
 
 # %% ../nbs/api/42_fit.ipynb #90ee4203
 def recommended(
-    out:str|Path, # a folder that `compare` wrote
-    s:Settings,   # weights
+    out:str|Path,     # a folder that `compare` wrote
+    s:Settings,       # weights
     goal:Goal=Goal(), # what to judge by
-    **changes     # settings to be other than there; None leaves a setting as it is
-)->tuple[str, Settings, list]: # name of a recipe, settings, runs
-    "What a comparison calls first for a goal, with the values that validation likes best"
-    runs, tuning = read_runs(out), Path(out)/'tuning.csv'
+    **changes         # settings to be other than there; None leaves a setting as it is
+)->tuple[str, Settings, list, list]: # name of a recipe, settings, runs; why recipes that are before it cannot be kept
+    "The first recipe for a goal that a model can be kept of, with the values that validation likes best"
+    runs, tuning, passed = read_runs(out), Path(out)/'tuning.csv', []
     tries = set(pd.read_csv(tuning, dtype=str).variant) if tuning.exists() else ()
     trials = tuning_trials(runs, tries, goal)
-    name = board(with_tuned(runs, trials), goal).best
-    if name.endswith(':tuned'): name = best_variant(trials, name.split(':')[0])
-    there = dict(next(r for r in runs if r.recipe == name).settings)
-    there.update(weights='random' if there['weights'] == 'random' else s.weights, seeds=len({r.seed for r in runs}))
-    there.update((k, v) for k, v in changes.items() if v is not None)
-    return name, load_settings(**there), runs
+    for name in board(with_tuned(runs, trials), goal).names:
+        if name.endswith(':tuned'): name = best_variant(trials, name.split(':')[0])
+        run = next(r for r in runs if r.recipe == name)
+        there = dict(run.settings, seeds=len({r.seed for r in runs}))
+        there['weights'] = 'random' if there['weights'] == 'random' else s.weights
+        found = load_settings(**there | {k: v for k, v in changes.items() if v is not None})
+        try: check_portable(*get_recipes([name]), found, run.test.logits.shape[1])
+        except BadInput as e: passed.append(str(e))
+        else: return name, found, runs, passed
+    raise BadInput(f'{out}: no model can be kept of any of its recipes; {passed[0]}')
+

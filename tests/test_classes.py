@@ -53,6 +53,10 @@ def test_all_commands(root, tmp_path, command):
     assert '4 classes' in out and 'F1 of each rare class' in out
     page = (tmp_path/'cmp'/'report.html').read_text()
     assert 'Class by class' in page and 'said ' in page and '>NA<' in page
+    for goal in ['--cost-miss', 20, '--cost-alarm', 1], ['--min-recall', .9]: # judged anew, for each rare class
+        out = ok('bn-report', tmp_path/'cmp', '--share', .02, *goal)
+        assert 'per 1000, 2 % rare' in out or 'recall 0.9, 2 % rare' in out
+        assert 'Where 2 % of the images' in ' '.join(out.split())
     ok('bn-fit', root, '--minority', 'scratch,NA', '--compare', tmp_path/'cmp', '--out', tmp_path/'m',
        '--recipe', 'final_bn')
     about, card = json.loads((tmp_path/'m'/'model.json').read_text()), (tmp_path/'m'/'card.md').read_text()

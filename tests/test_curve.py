@@ -6,7 +6,9 @@ from scipy.stats import binomtest
 from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.curves import fit_power_law, foretold, power_law, test_size as size_of_test, wilson_half_width
 from bn_imbalance.data import draw_split, fewer_subjects, read_data
+from bn_imbalance.goal import Goal
 from bn_imbalance.growth import read_curve
+from bn_imbalance.worlds import in_world
 from conftest import QUICK
 from deployed import one_line
 
@@ -21,12 +23,14 @@ def test_a_power_law_is_found_again(a, b, c):
 
 def test_what_is_foretold_lies_in_its_interval():
     rng = np.random.default_rng(0)
-    t = pd.DataFrame([(n, seed, 1 - .8*n**-.5*rng.lognormal(0, .1)) for n in (5, 10, 20) for seed in range(6)],
-                     columns=['n', 'seed', 'value'])
+    t = pd.DataFrame([(n, seed, .8*n**-.5*rng.lognormal(0, .1)) for n in (5, 10, 20) for seed in range(6)],
+                     columns=['n', 'seed', 'error'])
     mean, low, high = foretold(t, [20, 40])
-    assert (low <= mean).all() and (mean <= high).all() and mean[1] > mean[0] and abs(mean[1] - (1 - .8*40**-.5)) < .03
-    flat = foretold(t.assign(value=1.), [40])
-    np.testing.assert_allclose(flat, 1, atol=1e-3)
+    assert (low <= mean).all() and (mean <= high).all() and mean[1] < mean[0] and abs(mean[1] - .8*40**-.5) < .03
+    flat = foretold(t.assign(error=0.), [40])
+    np.testing.assert_allclose(flat, 0, atol=1e-3)
+    much = foretold(t.assign(error=3*t.error), [40])[0] # dearer than doing without a model
+    np.testing.assert_allclose(much, 3*mean[1:], rtol=.05)
 
 
 @pytest.mark.parametrize('rate,within', [(.95, .03), (.5, .1), (.99, .01), (1., .05)])
@@ -64,6 +68,12 @@ def test_command(folder, command, tmp_path):
     assert {n: {r.data['train_subjects'] for r in rs} for n, rs in runs.items()} == {n: {n} for n in (3, 6, 12)}
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path/'c').rglob('*seed*.json')}
     assert command(*args)[0] == 0 and {p: p.stat().st_mtime_ns for p in stamps} == stamps # not done again
+    costs = '--share', '.05', '--cost-miss', '20', '--cost-alarm', '1'
+    code, out, err = command('bn-report', tmp_path/'c', *costs) # judged anew, without training
+    t = pd.read_csv(tmp_path/'c'/'curve.csv')
+    assert code == 0 and 'Cost per 1000, 5 % rare' in out and 'Report' in out, err
+    value = in_world(next(r for r in runs[6] if (r.recipe, r.seed) == ('plain', 1)), Goal(20, 1, share=.05), .05)
+    np.testing.assert_allclose(t[(t.n == 6) & (t.recipe == 'plain') & (t.seed == 1)].value, value['cost'])
     shutil.rmtree(tmp_path/'c'/'n6'/'runs')
     shutil.copytree(tmp_path/'c'/'n3'/'runs', tmp_path/'c'/'n6'/'runs')
     one_line(command(*args), 'train_subjects') # runs of another size are not taken for these

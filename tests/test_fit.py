@@ -55,7 +55,7 @@ def test_trained_on_every_image(images, protocol, tmp_path, monkeypatch):
                  test_minority=2)
     data, s = replace(read_data(images), protocol=protocol), load_settings(**SMALL | sizes)
     compare(data, s, how=how(tmp_path/'c'), recipes=[recipes['final_bn']])
-    name, found, known = recommended(tmp_path/'c', s)
+    name, found, known, _ = recommended(tmp_path/'c', s)
     seen, real = [], fit.train_on
     monkeypatch.setattr(fit, 'train_on', lambda items, *args: seen.append(items) or real(items, *args))
     model = fit_model(data, name, load_settings(**SMALL | sizes), how=how(tmp_path/'m'), known=known)
@@ -113,6 +113,24 @@ def test_fit_what_compare_recommends(images, command, tmp_path):
     assert (tmp_path/'m'/'runs'/run).read_text() == (c/'runs'/run).read_text() # taken, not repeated
     other = write_folder(tmp_path/'other', 20, 10)
     one_line(command('bn-fit', other, '--compare', c, '--out', tmp_path/'m2'), 'made from other images')
+
+
+def test_fit_takes_the_first_for_the_goal(images, command, tmp_path):
+    "Another one than at argmax, and not one of which no model can be kept"
+    c, costs = tmp_path/'c', ['--share', '.01', '--cost-miss', '20', '--cost-alarm', '1']
+    command('bn-compare', images, '--recipes', 'plain,final_bn,patchcore', '--tuned', 'none', '--out', c, *FLAGS)
+    skill = dict(plain=(6, -6), final_bn=(2.5, 0), patchcore=(9, -9)) # how well it ranks, how far off its line is
+    for r in read_runs(c):
+        (far, by), rng = skill[r.recipe], np.random.default_rng(r.seed)
+        made = lambda side: replace(side, logits=np.c_[0*side.y, far*(side.y - .5) + by + rng.normal(size=len(side.y))])
+        Store(c).put(replace(r, valid=made(r.valid), test=made(r.test)))
+    first = lambda: pd.read_csv(c/'results.csv').groupby('recipe').f1_minority.mean().idxmax()
+    code, text, err = command('bn-report', c)
+    assert code == 0 and first() == 'final_bn' and 'Use final_bn' in text, err
+    for args, name in ([], 'final_bn'), (costs, 'plain'):
+        code, text, err = command('bn-fit', images, '--compare', c, *args, '--out', tmp_path/name)
+        assert code == 0 and ('Passed over, though ahead: recipe patchcore' in ' '.join(text.split())) == bool(args), err
+        assert json.loads((tmp_path/name/'model.json').read_text())['recipe']['name'] == name
 
 
 BAD_FIT = [(['--recipe', 'final_bm'], 'Did you mean final_bn'), (['--cost-miss', '3'], 'belong together'),

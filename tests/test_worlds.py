@@ -12,6 +12,7 @@ from bn_imbalance.goal import Goal
 from bn_imbalance.leaderboard import board, leaderboard_text
 from bn_imbalance.metrics import margin, share_weights
 from bn_imbalance.recipes import get_recipes
+from bn_imbalance.records import Run, Side
 from bn_imbalance.runs import run_together
 from bn_imbalance.verdict import verdict
 from bn_imbalance.worlds import cost_map, firsts, in_world, known_shares, ranges, resolution, worlds
@@ -87,6 +88,19 @@ def test_the_winner_of_a_goal_may_be_another():
     runs = [moved(made_up('ranks', 4, seed), -4) for seed in range(4)]
     runs += [made_up('cuts', 2.5, seed) for seed in range(4)]
     assert board(runs).best == 'cuts' and board(runs, replace(COSTS, share=.01)).best == 'ranks'
+
+
+def test_several_rare_classes_share_the_share():
+    "Each rare class against all others, at its part of the share; costs add up, ratios are means"
+    rng, y = np.random.default_rng(0), np.repeat([0, 1, 2], [200, 40, 60])
+    side = lambda: Side(y, 2*np.eye(3)[y] + rng.normal(size=(len(y), 3)))
+    run = Run(dict(recipe=dict(name='plain'), seed=0, data=dict(classes=['a', 'b', 'c'])), [1, 2], side(), side())
+    both, cost = in_world(run, COSTS, .1), 0
+    for c, part in (1, .04), (2, .06):
+        one = Side((y == c).astype(int), np.c_[0*y, margin(run.test.logits, c)])
+        valid = Side(one.y, np.c_[0*y, margin(run.valid.logits, c)])
+        cost += in_world(Run(run.config, [1], valid, one), COSTS, part)['cost']
+    assert both['cost'] == pytest.approx(cost) and both['found'] + both['missed'] == pytest.approx(100)
 
 
 def test_cross_fitting_never_sees_the_image(tmp_path):
