@@ -1,17 +1,20 @@
-"""Where will a model be used? Remedies with cross-fitted logits, and tuned baselines, on four data sets.
+"""Where will a model be used? Remedies with cross-fitted logits, closed forms, one-class recipes and tuned baselines, on
+four data sets.
 
     python benchmarks/worlds.py PLANTVILLAGE [--seeds 20] [--out worlds]
 
-Runs go to sub-folders of --out, where a stopped run goes on; what they are worth by several goals goes to
-bn_imbalance/results/worlds.csv, and what each way to a cut is worth to cuts.csv. Takes about two hours on 2
-cores with ten seeds.
+Runs go to sub-folders of --out, where a stopped run goes on. What they are worth by several goals goes to
+bn_imbalance/results/worlds.csv, what each way to a cut is worth to cuts.csv, and what the controls of the course need to
+controls/. Takes about two hours on 2 cores.
 """
+import json
 from dataclasses import replace
 from pathlib import Path
 import pandas as pd
 from fastcore.script import call_parse
 from bn_imbalance.choice import tuning_trials, with_tuned
-from bn_imbalance.core import load_settings, stored_results
+from bn_imbalance.controls import controls_data
+from bn_imbalance.core import load_settings, stored_results, write_whole
 from bn_imbalance.cuts import WAYS
 from bn_imbalance.data import read_data
 from bn_imbalance.goal import Goal
@@ -23,6 +26,7 @@ from bn_imbalance.tuning import baseline_tries
 from bn_imbalance.worlds import in_world
 
 FIELD = 'plain,weighted,balanced_softmax,ldam_drw,final_bn,final_bn_weighted'
+MORE = 'logistic_regression,ridge,knn,padim,final_bn+knn,final_bn+padim' # not cross-fitted
 GOALS = {'F1': Goal(), 'cost 20:1': Goal(cost_miss=20, cost_alarm=1)}
 SHARES = .5, .1, .01, .001
 
@@ -34,8 +38,8 @@ def read(name, plantvillage):
 
 def worth(folder):
     "What the runs of a data set are worth by each goal at each share, and at argmax: a row per recipe, seed and world"
-    field, tries = (read_runs(folder/k) for k in ('field', 'tries'))
-    names, runs, rows = {r.recipe for r in tries}, field + [r for r in tries if ':' in r.recipe], []
+    field, more, tries = (read_runs(folder/k) for k in ('field', 'more', 'tries'))
+    names, runs, rows = {r.recipe for r in tries}, field + more + [r for r in tries if ':' in r.recipe], []
     for goal, share in [('argmax', .5), *((g, s) for g in GOALS for s in SHARES)]:
         g = replace(GOALS[goal], share=share) if goal in GOALS else Goal()
         lb = board(with_tuned(runs, tuning_trials(runs, names, g)), g)
@@ -52,6 +56,14 @@ def by_way(folder):
     return pd.DataFrame(rows).groupby(['data', 'seed', 'goal', 'share', 'way'], sort=False).value.mean().reset_index()
 
 
+SHOWN = 'plain', 'weighted', 'logistic_regression', 'knn', 'final_bn', 'final_bn+knn'
+
+def shown(folder):
+    "Margins of the first ten seeds, for the controls"
+    runs = [r for k in ('field', 'more') for r in read_runs(folder/k) if r.recipe in SHOWN and r.seed < 10]
+    return json.dumps(controls_data(sorted(runs, key=lambda r: SHOWN.index(r.recipe))))
+
+
 @call_parse(pos=['plantvillage'])
 def main(
     plantvillage:str,  # the folder with the plants
@@ -66,9 +78,12 @@ def main(
         for name in only.split(';'):
             d = read(name, plantvillage)
             compare(d, s, 'paper', How(Path(out)/name/'field'), some, get_recipes(FIELD))
+            compare(d, replace(s, folds=0), 'paper', How(Path(out)/name/'more'), some, get_recipes(MORE))
             tries = [v for r in get_recipes('plain,final_bn') for v in baseline_tries(r, s)]
-            compare(d, load_settings(seeds=seeds), 'paper', How(Path(out)/name/'tries'), some, tries)
+            compare(d, replace(s, folds=0), 'paper', How(Path(out)/name/'tries'), some, tries)
     done = [worth(Path(out)/name) for name in only.split(';')]
     pd.concat(done).round(4).to_csv(stored_results()/'worlds.csv', index=False)
     ways = [by_way(Path(out)/name) for name in only.split(';')]
+    for name in {'Apple', 'elpv'} & set(only.split(';')):
+        write_whole(stored_results()/f'controls/{name.lower()}.json', shown(Path(out)/name))
     pd.concat(ways).round(4).to_csv(stored_results()/'cuts.csv', index=False)

@@ -138,7 +138,8 @@ def bn_compare(
     from bn_imbalance.report import write_report
     from bn_imbalance.sweep import compare
     from bn_imbalance.tuning import field_to_try
-    (field, tries), how = field_to_try(s), _how(flags, out) # wrong names first, before images are read
+    n_classes = 3 if flags.get('separate') else 2 # there may turn out to be two
+    (field, tries), how = field_to_try(s, n_classes), _how(flags, out) # wrong names first, before images are read
     check_size(s.arch, s.size)
     d = _read(data, flags, s)
     print(f'{_counted(d, flags)}.', flush=True)

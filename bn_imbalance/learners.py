@@ -30,7 +30,8 @@ def fits_any_learner(
     recipe:Recipe # from `get_recipes`
 )->bool:
     "Does the recipe leave the network before the last layer, the drawing of images and their augmentation alone?"
-    foreign = recipe.head, recipe.sampler, recipe.augment, recipe.finish, recipe.train_bn is not None, recipe.on_images
+    foreign = (recipe.head, recipe.sampler, recipe.augment, recipe.finish, recipe.beside, recipe.train_bn is not None,
+               recipe.on_images)
     return recipe.trains and not any(foreign)
 
 # %% ../nbs/api/51_learners.ipynb #88f07c56

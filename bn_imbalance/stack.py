@@ -33,8 +33,8 @@ def dropout_rates(
     return tuple(m.p for m in head.modules() if isinstance(m, (nn.Dropout, SharedDropout)))
 
 def full_precision(x):
-    "Compute with float32 in here, whatever is done outside: rounded logits would tie ranks"
-    return torch.autocast(x.device.type, enabled=False)
+    "On a GPU compute with float32 in here, whatever is done outside: rounded logits would tie ranks"
+    return torch.autocast(x.device.type, enabled=x.device.type == 'cpu' and torch.is_autocast_enabled('cpu'))
 
 class HeadStack(nn.ModuleList):
     "Heads side by side on the same features: (batch, n_in) to (heads, batch, n_out)"

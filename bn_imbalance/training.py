@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ENGINES', 'fused_adam', 'body_learns', 'choose_engine', 'recipe_head', 'decay_groups', 'FixedBody', 'head_learner',
            'stack_learner', 'FullPrecision', 'image_learner', 'make_learner', 'KeepLogits', 'TellProgress', 'threads',
-           'products', 'fit', 'Trained', 'train_heads', 'train_on_images', 'train', 'finish_head']
+           'Bfloat16', 'fit', 'Trained', 'train_heads', 'train_on_images', 'train', 'finish_head']
 
 # %% ../nbs/api/23_training.ipynb #3ba32354
 from .closed import *
@@ -205,16 +205,17 @@ def threads(n):
     try: yield
     finally: torch.set_num_threads(before)
 
-@contextmanager
-def products(
-    precision:str # with `fast` matrix products on a CPU are of bfloat16, summed in float32, if the processor can
-):
-    "The precision of matrix products"
-    matmul = torch.backends.mkldnn.matmul
-    before = matmul.fp32_precision
-    if precision == 'fast': matmul.fp32_precision = 'bf16'
-    try: yield
-    finally: matmul.fp32_precision = before
+class Bfloat16(Callback):
+    "A CPU trains with matrix products of bfloat16, summed in float32; what judges is computed in float32"
+    order = MixedPrecision.order
+    def before_batch(self):
+        if not self.training: return
+        self.rounding = torch.autocast('cpu', torch.bfloat16)
+        self.rounding.__enter__()
+    def after_pred(self):
+        if not self.training: return
+        self.learn.pred = self.learn.pred.float()
+        self.rounding.__exit__(None, None, None)
 
 def fit(
     learn:Learner, # from `make_learner`
@@ -231,7 +232,8 @@ def fit(
         cbs.append(ChannelsLast())
         if cuda and s.precision != 'full':
             cbs.append(MixedPrecision(AMPMode.BF16 if torch.cuda.is_bf16_supported() else AMPMode.FP16))
-    with learn.no_bar(), learn.no_logging(), threads(1), products(s.precision):
+    if not cuda and s.precision == 'fast': cbs.append(Bfloat16())
+    with learn.no_bar(), learn.no_logging(), threads(1):
         learn.fit_one_cycle(s.epochs, s.lr if lr is None else lr, cbs=cbs)
     return keep
 

@@ -37,11 +37,12 @@ def baseline_tries(
     return [recipe] + [recipe.set(**o) for o in (*lower, longer, *(o | longer for o in lower))]
 
 def field_to_try(
-    s:Settings # recipes, tune (tries for each; 0: none but the defaults), tuned
+    s:Settings,     # recipes, tune (tries for each; 0: none but the defaults), tuned
+    n_classes:int=2 # classes to tell apart
 )->tuple[list, list]: # recipes with their variants; names of those among which validation chooses
     "Recipes, and the tries for those that are tuned"
     field, tries = [], []
-    for r in get_recipes(s.recipes):
+    for r in get_recipes(s.recipes, n_classes):
         few = r.name in s.tuned and r.trains and choose_engine(r, s) == 'features'
         mine = settings_to_try(r, s.tune) if s.tune else baseline_tries(r, s) if few else [r]
         field += mine

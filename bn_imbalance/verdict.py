@@ -9,6 +9,7 @@ __all__ = ['listed', 'verdict']
 from .core import *
 from .leaderboard import *
 from .metrics import *
+from .records import *
 from .worlds import *
 import numpy as np
 
@@ -79,6 +80,27 @@ def _rank_or_cut(lb):
             f'validation {moved}: its F1 is then {with_interval(p, "f1_minority_tuned")}. A threshold of its own gives '
             f'{best} {with_interval(lb[best], "f1_minority_tuned")}.')
 
+# %% ../nbs/api/34_verdict.ipynb #df5ce1bc
+def _kind(name):
+    "Which side a recipe is of"
+    return 'sum' if '+' in name else 'one' if name.split(':')[0] in ONE_CLASS else 'both'
+
+def _without_rare(lb):
+    "What the rare images in training are worth, and what an anomaly score adds to them"
+    order, out = lb.seeds('auroc').mean().sort_values(ascending=False, kind='stable').index, []
+    best = {k: next((r for r in order if _kind(r) == k), None) for k in ('both', 'one', 'sum')}
+    auroc, minus = lambda r: number(lb[r]['auroc', 'mean']), lambda a, b: lb.difference(a, b, 'auroc')
+    if best['one'] and best['both']:
+        both, one, d = best['both'], best['one'], minus(best['both'], best['one'])
+        worth = 'are worth' if d[1] > 0 else 'lead astray:' if d[2] < 0 else 'are not seen to be worth anything:'
+        out.append(f'The images of the minority in training {worth} {interval_text(*d, True)} AUROC; {both} ranks with '
+                   f'{auroc(both)}, {one}, which sees none of them, with {auroc(one)}.')
+    if (name := best['sum']) and (half := name.split('+')[0]) in lb.names:
+        d = minus(name, half)
+        does = 'helps' if d[1] > 0 else 'does harm' if d[2] < 0 else 'makes no difference that could be seen'
+        out.append(f'The anomaly score in {name} {does}: {interval_text(*d, True)} AUROC against {half} alone.')
+    return ' '.join(out)
+
 # %% ../nbs/api/34_verdict.ipynb #92da063f
 def _world(lb, f, share, what):
     "Who is first in one world"
@@ -136,5 +158,6 @@ def verdict(
     use = _use(lb, better)
     if lb.n == 1: return [use]
     if not plain: return [o for o in (use, _in_numbers(lb), _in_worlds(lb), _how_sure(lb)) if o]
-    paragraphs = use, _in_numbers(lb), _not_worth_it(lb, better), _rank_or_cut(lb), _in_worlds(lb), _how_sure(lb)
+    paragraphs = (use, _in_numbers(lb), _not_worth_it(lb, better), _rank_or_cut(lb), _without_rare(lb), _in_worlds(lb),
+                  _how_sure(lb))
     return [p for p in paragraphs if p]

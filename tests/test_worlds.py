@@ -67,7 +67,7 @@ def test_worlds_and_words():
     w = worlds(runs, COSTS)
     assert set(w.share) >= {.0099, .5} and .01 not in set(w.share) # nearly a share that is known
     assert set(firsts(w, lower=True)['first']) == {'better'}
-    assert cost_map(runs)['first'].eq('better').mean() > .9
+    assert cost_map(runs)['first'].eq('better').mean() > .8 # not where hardly anything is worth an alarm
     assert ranges([.1, .5], [.01, .1, .5]) == 'from 10 % to 50 %'
     lb = board(runs, replace(COSTS, share=.01))
     assert lb.lower and lb.best == 'better' and lb.ahead('better', 'plain') and not lb.ahead('plain', 'better')
@@ -88,6 +88,18 @@ def test_the_winner_of_a_goal_may_be_another():
     runs = [moved(made_up('ranks', 4, seed), -4) for seed in range(4)]
     runs += [made_up('cuts', 2.5, seed) for seed in range(4)]
     assert board(runs).best == 'cuts' and board(runs, replace(COSTS, share=.01)).best == 'ranks'
+
+
+def test_what_the_rare_images_are_worth():
+    def told(**skills):
+        runs = [made_up(n.replace('_plus_', '+'), k, seed) for n, k in skills.items() for seed in range(4)]
+        return ' '.join(verdict(board(runs)))
+    text = told(plain=3, knn=1, plain_plus_knn=3)
+    assert 'in training are worth +' in text and 'knn, which sees none of them' in text
+    assert 'The anomaly score in plain+knn makes no difference that could be seen' in text
+    text = told(plain=1, knn=3, plain_plus_knn=2)
+    assert 'in training lead astray: -' in text and 'The anomaly score in plain+knn helps: +' in text
+    assert 'The images of the minority in training' not in told(plain=1, better=2)
 
 
 def test_several_rare_classes_share_the_share():
