@@ -18,7 +18,6 @@ from bn_imbalance.core import load_settings, stored_results, write_whole
 from bn_imbalance.cuts import WAYS
 from bn_imbalance.data import read_data
 from bn_imbalance.goal import Goal
-from bn_imbalance.leaderboard import board
 from bn_imbalance.records import read_runs
 from bn_imbalance.recipes import get_recipes
 from bn_imbalance.sweep import How, compare
@@ -42,10 +41,10 @@ def worth(folder):
     names, runs, rows = {r.recipe for r in tries}, field + more + [r for r in tries if ':' in r.recipe], []
     for goal, share in [('argmax', .5), *((g, s) for g in GOALS for s in SHARES)]:
         g = replace(GOALS[goal], share=share) if goal in GOALS else Goal()
-        lb = board(with_tuned(runs, tuning_trials(runs, names, g)), g)
-        part = lb.runs[['data', 'recipe', 'seed', lb.metric]].rename(columns={lb.metric: 'value'})
-        rows.append(part.assign(goal=goal, share=share))
-    return pd.concat(rows)
+        for r in with_tuned(runs, tuning_trials(runs, names, g)):
+            value = in_world(r, g, share)['value'] if g else r.metrics()['f1_minority']
+            rows.append(dict(data=r.data['name'], recipe=r.recipe, seed=r.seed, value=value, goal=goal, share=share))
+    return pd.DataFrame(rows)
 
 
 def by_way(folder):

