@@ -55,6 +55,7 @@ def training_flags(
     size:int=None,       # width and height of the images in pixels
     head:str=None,       # fastai, plain or linear
     epochs:int=None,     # passes over the training set
+    unfreeze:int=None,   # then epochs in which the whole body learns; by default none
     batch_size:int=None, # images per step
     lr:float=None,       # highest learning rate of the one-cycle schedule
     settings:str=None,   # a settings file; what it does not say is as in the package's settings.ini
@@ -68,7 +69,7 @@ def training_flags(
 
 # %% ../nbs/api/90_cli.ipynb #8fc110ad
 _of_goal = 'share', 'cost_miss', 'cost_alarm', 'min_recall'
-_of_settings = 'seeds', 'arch', 'weights', 'size', 'head', 'epochs', 'batch_size', 'lr', *_of_goal
+_of_settings = 'seeds', 'arch', 'weights', 'size', 'head', 'epochs', 'unfreeze', 'batch_size', 'lr', *_of_goal
 
 def _pick(flags, names): return {k: flags[k] for k in names if k in flags}
 

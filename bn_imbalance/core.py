@@ -69,6 +69,7 @@ class Settings:
     bn_affine:bool                 # does the final batch normalization learn a scale and a shift?
     engine:Literal['auto', 'features', 'images'] # see `choose_engine`
     epochs:_int(1, 10**5)          # passes over the training set
+    unfreeze:_int(0, 10**5)        # then passes in which the whole body learns; 0: none
     batch_size:_int(2, 65536)      # images per step
     lr:_float(1e-8, 10)            # highest learning rate of the one-cycle schedule
     weight_decay:_float(0, 10)     # decoupled, as in AdamW

@@ -48,7 +48,8 @@ def run_config(
     "The whole configuration of one run"
     settings = {k: v for k, v in asdict(s).items() if k not in _not_of_a_run}
     settings.update(engine=choose_engine(recipe, s), weights=weights_digest(s.arch, s.weights),
-                    train_bn=body_learns(recipe, s))
+                    train_bn=bn_learns(recipe, s))
+    if not s.unfreeze: del settings['unfreeze'] # runs are older than the setting
     parts = {p: f.__name__ for p in PARTS if (f := getattr(recipe, p))}
     params = {k: v for k, (v, _) in recipe.params.items()}
     about = dict(name=recipe.name, final_bn=recipe.final_bn, **parts, params=params)

@@ -14,7 +14,7 @@ from bn_imbalance.records import read_run, read_runs
 from bn_imbalance.runs import run_together
 from bn_imbalance.stack import HeadStack, dropout_rates
 from bn_imbalance.sweep import How, compare
-from bn_imbalance.training import choose_engine, recipe_head
+from bn_imbalance.training import choose_engine, fit, make_learner, recipe_head
 
 
 def alone(split, recipe, s, seed=0): return run_together(split, [recipe], s, seed)[0]
@@ -143,3 +143,29 @@ def test_runs_are_json_and_hold_what_judges_them(data, tmp_path):
     assert again.metrics() == run.metrics()
     assert again.settings['epochs'] == 2 and again.versions['torch'] and len(again.history) == 2
     assert json.loads(path.read_text())['config'] == run.config
+
+
+def test_the_whole_body_learns_after_the_head(data):
+    s, r = replace(SMALL, epochs=1, unfreeze=2), recipes['final_bn']
+    split = draw_split(data, s, 0)
+    learn = make_learner(split, r, s, 0)
+    before = {k: v.clone() for k, v in learn.model[0].state_dict().items()}
+    keep = fit(learn, s, 0)
+    assert len(keep.epochs) == 3
+    assert all(not torch.equal(v, before[k]) for k, v in learn.model[0].named_parameters())
+    rates = [g['lr'] for g in learn.opt.hypers]
+    assert rates[0] < rates[-1] # discriminative
+    run, frozen = alone(split, r, s), alone(split, r, replace(s, unfreeze=0, engine='images'))
+    assert run.engine == 'images' and len(run.history) == 3
+    assert run.history[0] == frozen.history[0] # the head alone comes first
+    with pytest.raises(BadInput, match='its body learns'): choose_engine(r, replace(s, engine='features'))
+
+
+def test_bfloat16_is_for_training_alone(data):
+    "What judges is computed in float32, and the training comes out much the same"
+    s, chosen = replace(SMALL, epochs=3), get_recipes('plain,final_bn')
+    split = draw_split(data, s, 0)
+    for a, b in zip(run_together(split, chosen, replace(s, precision='fast'), 0), run_together(split, chosen, s, 0)):
+        x, y = a.test.logits, b.test.logits
+        assert not np.array_equal(x, y) and np.abs(x - y).max() < .1*max(1, y.std())
+        assert len(np.unique(x[:, 1] - x[:, 0])) == len(x) # bfloat16 would tie ranks
