@@ -116,7 +116,7 @@ def _more(c, best, sizes):
     def told(e, at): return interval_text(*np.sort(c.value(foretold(e, [at])[:, 0]))[[1, 0, 2]])
     now, then = e.error[e.n == n].mean(), foretold(e, [2*n])[0, 0]
     gain = f'that is {_much(c.value(then) - c.value(now))} {"less" if c.lower else "more"}'
-    out = (f'With {n} more subjects expect {told(e, 2*n)}: {gain if now - then > .005 else "hardly other than now"}. '
+    out = (f'With {n} more subjects expect {told(e, 2*n)}: {gain if now - then > .005 else "about what it is now"}. '
            'The interval comes from the seeds; it does not know whether the curve goes on as it has begun.')
     if len(sizes) < 4: return out
     return (f'{out} Asked for {n} subjects and shown only those below, the same law foretells '

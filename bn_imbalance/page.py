@@ -36,7 +36,10 @@ code { overflow-wrap: anywhere; }
 .slider { display: block; margin: .8rem 0; } .slider[hidden] { display: none; }
 .slider input { display: block; width: 100%; max-width: 34rem; }
 .curve svg { width: 100%; max-width: 44rem; font-size: 11px; fill: currentColor; }
-@media print { .controls fieldset, .slider input { display: none; } }
+@media print {
+  .controls fieldset, .slider input { display: none; } .wide { overflow: visible; }
+  table { font-size: .62rem; } th, td { padding: .15rem .3rem; white-space: normal; } tr, figure { break-inside: avoid; }
+}
 """
 
 def page_html(
