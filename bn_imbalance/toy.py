@@ -28,7 +28,7 @@ def uniform(
 # %% ../nbs/api/53_toy.ipynb #42898513
 def toy_data(
     share:float=.01,    # of sick leaves in training
-    steps:int=150,      # batches of 64
+    steps:int=100,      # batches of 64
     positive:bool=True, # half-normal numbers? otherwise normal ones
     seed:int=0,         # 0 is the figure's
 )->tuple: # (x, y) of 2000 leaves to learn from, (x, y) of 1000 for testing, rows of each batch, weight and bias
@@ -90,7 +90,7 @@ def toy_figure(
     toy:Callable # trains the model: share, steps, lr, momentum, final_bn -> margins and labels (n,) of the test leaves
 )->str: # HTML
     "The model with its knobs; needs neither Jupyter nor a network, and is a picture where scripts do not run"
-    knobs = dict(share=('Prevalence of sick leaves', -2.5, -.3, -2), steps=('Steps', 1, 3.5, 2.2),
+    knobs = dict(share=('Prevalence of sick leaves', -2.5, -.3, -2), steps=('Steps', 1, 3.5, 1.9),
                  lr=('Learning rate', -4, -1, -2.5), momentum=('Momentum of the layer', -3, 0, -1))
     start = {k: 10**v for k, (*_, v) in knobs.items()} | dict(steps=round(10**knobs['steps'][-1]))
     kinds = dict(plain=('without the layer', toy(**start, final_bn=False)),
