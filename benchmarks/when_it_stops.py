@@ -1,4 +1,4 @@
-"""Where does final batch normalization stop working? The runs behind chapter 4, one experiment after the other.
+"""Where does final batch normalization stop working? The runs behind chapters 4 and 7, one experiment after the other.
 
     python benchmarks/when_it_stops.py PLANTVILLAGE [--out when] [--seeds 5] [--only ratio,batch]
 
@@ -58,6 +58,9 @@ def experiments(s):
         sigmoid=[('one logit', s, SIGMOID)],
         features=[(f'{n} pixels', replace(s, size=n), PAIR) for n in (32, 64, 128, 224)] +
                  [('untrained body', replace(s, weights='random'), PAIR)],
+        # small images, as in the sixty-four configurations: is it the shift that makes F1 fall again?
+        small=[(f'{e} epochs', replace(s, size=64, epochs=e), [*PAIR, *bare]) for e in (3, 10, 30)] +
+              [(f'momentum {m:g}', replace(s, size=64, bn_momentum=m), [PAIR[1], *bare]) for m in (.001, .01, .1)],
     )
 
 def digits(s, seeds):

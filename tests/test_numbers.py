@@ -1,0 +1,110 @@
+"""Numbers in prose. Most are computed into outputs; what is typed with decimals stands on the list below.
+
+A line of it is `notebook | numbers | where they come from`: an expression, computed again from stored results, settings
+or arithmetic; or `given`, for what the text itself sets, such as the numbers of a quiz.
+"""
+import re
+from functools import cache
+from pathlib import Path
+from math import exp, log, sqrt # for the expressions
+import pandas as pd, pytest
+from fastcore.nbio import read_nb
+from bn_imbalance.core import load_settings, stored_results
+from bn_imbalance.leaderboard import PAPER
+from bn_imbalance.metrics import mean_interval
+
+nbs = Path(__file__).resolve().parents[1]/'nbs'
+CHAPTERS = [*sorted((nbs/'course').glob('*.ipynb')), nbs/'index.ipynb'] # README.md is made from the last
+LIST = '''
+01_rare_disease | 99.5 | 100*(1 - 1/200)
+01_rare_disease | 4.5 | 100*valid_share
+01_rare_disease | 4.6 | log(s.train_majority/s.train_minority)
+02_one_more_layer | .01 | s.bn_momentum
+02_one_more_layer | .1 | torch_momentum()
+03_why_it_works | .55 | perfect(.01)
+03_why_it_works | .99 .90 .5 .003 .001 | given
+03_why_it_works | 4.6 | log(.99/.01)
+04_when_it_stops | 4.6 | log(s.train_majority/s.train_minority)
+04_when_it_stops | .23 | 450*.001/2
+04_when_it_stops | .001 .003 .4 | given
+05_what_else | 4.5 | 100*valid_share
+05_what_else | .70 .90 .001 | given
+06_probabilities | 4.5 | 100*valid_share
+06_probabilities | .55 | perfect(.01)
+06_probabilities | .875 | 7/8
+06_probabilities | .987 | 75/76
+06_probabilities | .9 .7 .1 .6 .8 .72 .95 | given
+07_sixty_four_ways | .01 | s.weight_decay
+07_sixty_four_ways | .77 | given
+07_sixty_four_ways | .19 | -interaction('BN', 'WL')[0]
+07_sixty_four_ways | .48 | -interaction('BN', 'WL')[1]
+07_sixty_four_ways | .10 | interaction('BN', 'WL')[2]
+08_own_images | .048 | 1/21
+08_own_images | .1 .5 .36 .91 .30 | given
+10_scorecard | .29 | PAPER['Apple', 'plain'][0]
+10_scorecard | .96 | PAPER['Apple', 'final_bn'][0]
+11_on_monday | .77 | .025**(1/14)
+12_glossary | .7 | given
+index | .29 | PAPER['Apple', 'plain'][0]
+index | .96 | PAPER['Apple', 'final_bn'][0]
+index | .35 | f1('field/apple-vgg16', 'plain', seeds=10)
+index | .71 | f1('field/apple-vgg16-tuned', 'plain')
+index | .86 | f1('field/apple-vgg16-tuned', 'final_bn')
+index | 2.0 | given
+'''
+
+s = load_settings()
+valid_share = s.valid_minority/(s.valid_majority + s.valid_minority)
+
+def perfect(p): return 1/(1 + exp(-2*sqrt(p/(1 - p)))) # what chapter 3 derives
+
+def torch_momentum():
+    from torch import nn
+    return nn.BatchNorm1d(2).momentum
+
+@cache
+def stored(name): return pd.read_csv(stored_results()/f'{name}.csv')
+
+def f1(name, recipe, seeds=None):
+    df = stored(name)
+    df = df[df.recipe.str.split(':').str[0] == recipe]
+    return df[df.seed < (seeds or 1000)].f1_minority.mean()
+
+@cache
+def interaction(a, b): # mean and interval
+    from bn_imbalance.ablation import effects
+    e = effects(stored('ablation/apple-64px'))
+    return e.loc[(a, b) if (a, b) in e.index else (b, a), ['mean', 'low', 'high']].tolist()
+
+def typed(path):
+    "Numbers with decimals in the prose of a notebook, as they are written"
+    text = '\n\n'.join(c.source for c in read_nb(path).cells if c.cell_type == 'markdown')
+    code, links = (r'^```.*?^```', r'`[^`\n]*`'), (r'\]\([^)]*\)', r'https?://\S+')
+    for pattern in *code, *links, r'arXiv \S+', r'\bCC [A-Z-]+ \S+': text = re.sub(pattern, ' ', text, flags=re.S|re.M)
+    return set(re.findall(r'(?<![\w.])\d*\.\d+(?![\w.]*\w)', text))
+
+ROWS = [[o.strip() for o in line.split('|')] for line in LIST.strip().splitlines()]
+
+
+@pytest.mark.parametrize('path', CHAPTERS, ids=lambda p: p.stem)
+def test_typed_numbers_are_listed(path):
+    listed = {n for stem, numbers, _ in ROWS if stem == path.stem for n in numbers.split()}
+    assert not (missing := typed(path) - listed), f'compute them into an output, or list their source: {missing}'
+    assert not (gone := listed - typed(path)), f'no longer there: {gone}'
+
+
+@pytest.mark.parametrize('row', [r for r in ROWS if r[2] != 'given'], ids=lambda r: f'{r[0]} {r[1]}')
+def test_typed_numbers_are_right(row):
+    _, numbers, expression = row
+    for n in numbers.split():
+        value = eval(expression)
+        rounding = .5*10**-len(n.split('.')[1])
+        assert abs(value - float(n)) <= rounding + 1e-9, f'{expression} is {value}, the text has {n}'
+
+
+def test_numbers_are_found(tmp_path):
+    "The tests above would pass if they saw nothing"
+    text = 'F1 .95 and 1.5 %, $x = 4.6$, [.1, .2]; not `.3`, [x](a.7) or arXiv 2011.06319, version 1.2.3'
+    path = tmp_path/'a.ipynb'
+    path.write_text('{"cells": [{"cell_type": "markdown", "metadata": {}, "source": ["%s"]}]}' % text)
+    assert typed(path) == {'.95', '1.5', '4.6', '.1', '.2'}
