@@ -55,7 +55,7 @@ def by_way(folder):
     return pd.DataFrame(rows).groupby(['data', 'seed', 'goal', 'share', 'way'], sort=False).value.mean().reset_index()
 
 
-SHOWN = 'plain', 'weighted', 'logistic_regression', 'knn', 'final_bn', 'final_bn+knn'
+SHOWN = 'plain', 'weighted', 'ridge', 'knn', 'padim', 'final_bn', 'final_bn+padim'
 
 def shown(folder):
     "Margins of the first ten seeds, for the controls"

@@ -31,14 +31,10 @@ figure { margin: 1rem 0; } figure > img { max-width: 100%; height: auto; backgro
 .thumbs img { width: 112px; height: 112px; object-fit: cover; }
 .thumbs figcaption { font-size: .75rem; line-height: 1.25; overflow-wrap: anywhere; }
 code { overflow-wrap: anywhere; }
-.controls fieldset { border: 1px solid var(--line); border-radius: 6px; }
-.controls fieldset label { margin-right: 1.2rem; }
-.slider { display: block; margin: .8rem 0; } .slider[hidden] { display: none; }
-.slider input { display: block; width: 100%; max-width: 34rem; }
-.curve svg { width: 100%; max-width: 44rem; font-size: 11px; fill: currentColor; }
 @media print {
-  .controls fieldset, .slider input { display: none; } .wide { overflow: visible; }
-  table { font-size: .62rem; } th, td { padding: .15rem .3rem; white-space: normal; } tr, figure { break-inside: avoid; }
+  .wide { overflow: visible; }
+  table { font-size: .62rem; } th, td { padding: .15rem .3rem; white-space: normal; }
+  tr, figure { break-inside: avoid; }
 }
 """
 

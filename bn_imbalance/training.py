@@ -56,7 +56,8 @@ def choose_engine(
     "The fastest engine that applies; raises `BadInput` if features are asked for and do not"
     learns, sees = body_learns(recipe, s), recipe.on_images or bool(recipe.augment)
     if learns and 'patches' in recipe.looks_at:
-        raise BadInput(f'recipe {recipe.name}: looks at patches of a fixed body, but the body learns (train_bn, unfreeze).')
+        raise BadInput(f'recipe {recipe.name}: looks at patches of a fixed body, but the body learns (train_bn, '
+                       'unfreeze).')
     if s.engine == 'features' and (learns or sees):
         why = 'its body learns (train_bn, unfreeze)' if learns else 'the body must see its images'
         raise BadInput(f'engine = features: {recipe.name} cannot be run on features, {why}. Use engine = auto.')
