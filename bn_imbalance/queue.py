@@ -284,11 +284,10 @@ def labels(self:Queue)->dict: # path -> label
 @patch
 def disagreements(self:Queue)->pd.DataFrame: # path, label, who, when, round; an image's lines follow each other
     "What was said of images of which people say different things"
-    a = self.answers()
-    votes = _votes(a.to_dict('records'))
-    place = dict(zip(self.rows.path, self.rows['rank']))
-    a = a[a.path.map(lambda p: len(votes.get(p, ())) > 1)]
-    return a.iloc[a.path.map(place).argsort(kind='stable')].reset_index(drop=True)
+    lines = _standing(self._lines()).values()
+    votes, place = _votes(lines), dict(zip(self.rows.path, self.rows['rank']))
+    said = sorted((a for a in lines if len(votes.get(a['path'], ())) > 1), key=lambda a: place[a['path']])
+    return pd.DataFrame(said, columns=ANSWER)
 
 # %% ../nbs/api/53_queue.ipynb #q0000036
 def _share(found, n, level=.95):

@@ -63,6 +63,7 @@ def test_the_last_answer_counts(tmp_path_factory, said):
 
 
 def test_most_say_so(q):
+    assert not len(q.disagreements()) and q.labels() == {} and q.counts()['looked_at'] == 0
     for who, label in ('Ann', 'sick'), ('Bob', 'sick'), ('Cy', 'healthy'), ('Di', 'skip'): q.answer(PATHS[0], label, who)
     for who, label in ('Ann', 'sick'), ('Bob', 'healthy'), ('Cy', 'skip'): q.answer(PATHS[1], label, who)
     q.answer(PATHS[2], 'skip', 'Ann')
