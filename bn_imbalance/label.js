@@ -16,19 +16,20 @@ function remote() {
   async function ask(path, body) {
     const how = body && {method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify(body)}
     let r
-    try { r = await fetch(path, how) } catch { throw Error('the program does not answer. Start it again, then go on here') }
+    try { r = await fetch(path, how) } catch { throw Error('the program does not answer. Start it again') }
     if (r.status === 401) throw Error('the program was started again. Open its new address')
     if (!r.ok) throw Error(await r.text())
     return r.json()
   }
   return {
     state: n => ask(`state?n=${n}`), answer: (i, label, n) => ask('answer', {i, label, n}), src: i => `image/${i}`,
-    large: i => `large/${i}`, heat: i => `heat/${i}`, retrain: () => ask('retrain', {}), invite: who => ask('invite', {who})}
+    large: i => `large/${i}`, heat: i => `heat/${i}`, retrain: () => ask('retrain', {}),
+    invite: who => ask('invite', {who})}
 }
 
 // A queue within the page: answers are kept by the browser, and leave it as a CSV file
 function local(data) {
-  const key = `bn-find ${data.id}`, kept = JSON.parse(localStorage.getItem(key) || '[]') // [i, label, when], the last one last
+  const key = `bn-find ${data.id}`, kept = JSON.parse(localStorage.getItem(key) || '[]') // [i, label, when]
   const mine = () => Object.fromEntries(kept.map(([i, label]) => [i, label]))
   function state(n) {
     const found = kept.filter(a => a[1] === data.labels[1]).length
@@ -76,13 +77,13 @@ async function start(store) {
 
   function told(i) {
     const label = s.mine[i], others = Object.entries(s.others[i] || {})
-    return [label ? short(label) : '', others.map(([who, l]) => `${who || 'nobody in particular'}: ${short(l)}`).join(', ')]
+    return [label ? short(label) : '', others.map(([who, l]) => `${who || 'no name'}: ${short(l)}`).join(', ')]
   }
 
   function mark(i) { // what a tile says of its image
     const tile = tiles.get(i)
     if (!tile) return
-    const [own, others] = told(i), kind = s.mine[i] === undefined ? '' : s.mine[i] === 'skip' ? 's' : s.labels.indexOf(s.mine[i]) + 1
+    const [own, others] = told(i), kind = {[s.labels[0]]: 1, [s.labels[1]]: 2, skip: 's'}[s.mine[i]] || ''
     tile.className = `tile said-${kind}` + (s.disputed.includes(i) ? ' disputed' : '')
     tile.querySelector('.mark').textContent = own && `${kind} ${own}`
     tile.querySelector('.others').textContent = s.disputed.includes(i) ? others : ''
@@ -120,14 +121,17 @@ async function start(store) {
     $('line').textContent = s.line
     $('done').max = shown.length || 1; $('done').value = done
     $('place').textContent = !shown.length ? 'Nothing here.' :
-      `${at + 1} of ${shown.length}` + (shown.length > PAGE && !zoomed ? `, page ${first/PAGE + 1}` : '') + `: ${s.images[current()][0]}`
+      `${at + 1} of ${shown.length}: ${s.images[current()][0]}`
     for (const b of document.querySelectorAll('[data-key]')) b.disabled = !shown.length
     for (const o of $('view').options) if (o.value in views) {
       const k = s.images.filter((_, i) => views[o.value][1](i)).length
       o.textContent = `${views[o.value][0]} (${k})`
     }
     $('view').value = view
-    if ($('retrain')) { $('retrain').disabled = s.busy; $('retrain').textContent = s.busy ? 'Retraining ...' : 'Retrain' }
+    if ($('retrain')) {
+      $('retrain').disabled = s.busy
+      $('retrain').textContent = s.busy ? 'Retraining ...' : 'Retrain'
+    }
   }
 
   function stage() {
@@ -140,7 +144,8 @@ async function start(store) {
     }
     const [own, others] = told(i)
     $('stage').querySelector('figcaption').textContent = `${at + 1} of ${shown.length}: ` +
-      (own ? `answered ${own}` + (others && `; ${others}`) : 'not answered') + (heated ? '; where the model sees it' : '')
+      (own ? `answered ${own}` + (others && `; ${others}`) : 'not answered') +
+      (heated ? '; where the model sees it' : '')
   }
 
   function go(to) {
@@ -214,7 +219,8 @@ async function start(store) {
 
   const acts = {1: () => answer(s.labels[0]), 2: () => answer(s.labels[1]), s: () => answer('skip'), u: undo,
                 z: () => zoom(!zoomed), h: heat}
-  const moves = {ArrowLeft: () => go(at - 1), ArrowRight: () => go(at + 1), Home: () => go(0), End: () => go(shown.length - 1),
+  const moves = {ArrowLeft: () => go(at - 1), ArrowRight: () => go(at + 1),
+                 Home: () => go(0), End: () => go(shown.length - 1),
                  ArrowUp: () => go(at - (zoomed ? 1 : columns())), ArrowDown: () => go(at + (zoomed ? 1 : columns()))}
 
   document.addEventListener('keydown', e => {
@@ -226,7 +232,8 @@ async function start(store) {
     else if (act) e.preventDefault()
     else if (moves[key] && shown.length) { e.preventDefault(); if (!busy) moves[key]() }
   })
-  for (const b of document.querySelectorAll('[data-key]')) b.onclick = () => { if (!busy && shown.length) acts[b.dataset.key]() }
+  for (const b of document.querySelectorAll('[data-key]'))
+    b.onclick = () => { if (!busy && shown.length) acts[b.dataset.key]() }
   $('view').onchange = e => { zoomed = false; choose(e.target.value); say('') }
 
   async function refresh(quietly) {
@@ -242,7 +249,11 @@ async function start(store) {
     setInterval(() => document.hidden || refresh(true), 5000)
   }
   if ($('retrain')) $('retrain').onclick = async () => {
-    try { take(await store.retrain()); say('Retraining: go on meanwhile.'); draw() } catch (e) { say(`${e.message}`, true) }
+    try {
+      take(await store.retrain())
+      say('Retraining: go on meanwhile.')
+      draw()
+    } catch (e) { say(`${e.message}`, true) }
   }
   if ($('invite')) $('invite').onsubmit = async e => {
     e.preventDefault()
@@ -253,7 +264,8 @@ async function start(store) {
   }
   if ($('save')) {
     $('save').onclick = () => {
-      const a = make('a', {href: URL.createObjectURL(new Blob([store.csv()], {type: 'text/csv'})), download: 'answers.csv'})
+      const csv = new Blob([store.csv()], {type: 'text/csv'})
+      const a = make('a', {href: URL.createObjectURL(csv), download: 'answers.csv'})
       a.click()
       setTimeout(() => URL.revokeObjectURL(a.href), 1000)
     }

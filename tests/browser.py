@@ -17,11 +17,11 @@ def needs_browser():
 
 class Browser:
     "One Chromium with one profile: what it keeps is kept as long as the folder is"
-    def __init__(self, profile, width=1280, height=900, dark=False):
+    def __init__(self, profile):
         self.profile, self.pages = Path(profile), []
         (self.profile/'DevToolsActivePort').unlink(missing_ok=True)
-        self.process = subprocess.Popen([CHROMIUM, *FLAGS, f'--user-data-dir={profile}', f'--window-size={width},{height}',
-                                         'about:blank'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen([CHROMIUM, *FLAGS, f'--user-data-dir={profile}', 'about:blank'],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.port = waiting(lambda: (self.profile/'DevToolsActivePort').read_text().split()[0])
     def page(self, url='about:blank', **kw):
         self.pages.append(p := Page(self, url, **kw))
@@ -34,7 +34,7 @@ class Browser:
     def __exit__(self, *_): self.close()
 
 
-def waiting(f, seconds=60):
+def waiting(f, seconds=120):
     "What `f` gives as soon as it is something"
     end = time.time() + seconds
     while True:
@@ -73,7 +73,7 @@ class Page:
         r = self.do('Runtime.evaluate', expression=code, awaitPromise=True, returnByValue=True)
         assert 'exceptionDetails' not in r, r['exceptionDetails']
         return r['result'].get('value')
-    def until(self, code, seconds=60): return waiting(lambda: self.js(code), seconds)
+    def until(self, code, seconds=120): return waiting(lambda: self.js(code), seconds)
     def press(self, key):
         code = CODES.get(key, ord(key.upper()[0]))
         text = {} if key in CODES else dict(text=key)

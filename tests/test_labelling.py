@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from browser import Browser, needs_browser, waiting
+from deployed import images, saved # noqa: F401, fixtures
 from bn_imbalance.core import BadInput
 from bn_imbalance.queue import Queue, add_round, new_queue
 pytest.importorskip('fasthtml', reason="pip install 'bn_imbalance[find]'")
 from starlette.testclient import TestClient # noqa: E402
 from bn_imbalance.labelling import Desk, Door, label_app, model_heat, offline_page, serve # noqa: E402
 
-HOME = 'http://127.0.0.1:8642'
+HOME, JSON = 'http://127.0.0.1:8642', {'content-type': 'application/json'}
 SERVER = '''
 import sys
 from bn_imbalance.labelling import serve
@@ -28,8 +29,8 @@ def pictures(root, n=60, size=40):
 
 def make(where, n=60, names=None, source=''):
     names = pictures(where/'field', n) if names is None else names
-    q = new_queue(where/'find', dict(root=str(where/'field'), source=str(source), majority='healthy', minority='sick', goal={},
-                                     n_images=n))
+    q = new_queue(where/'find', dict(root=str(where/'field'), source=str(source), majority='healthy', minority='sick',
+                                     goal={}, n_images=n))
     add_round(q, pd.DataFrame(dict(path=names, score=1., strategy=['random' if i % 20 == 7 else 'margin'
                                                                    for i in range(len(names))])))
     return q
@@ -84,7 +85,8 @@ def test_the_door(app):
     assert all(o in cookie for o in ('HttpOnly', 'SameSite=strict', 'bn-find-8642=')) and 'Ann' not in cookie
     assert client.get('/').status_code == 200 and client.get(address).status_code == 200 # reloaded
     other = TestClient(app, base_url=HOME)
-    assert other.get(address).status_code == 401 and other.get('/', headers=dict(cookie='bn-find-8642=x')).status_code == 401
+    assert other.get(address).status_code == 401
+    assert other.get('/', headers=dict(cookie='bn-find-8642=x')).status_code == 401
 
 
 def test_headers(app):
@@ -106,7 +108,7 @@ def test_headers(app):
     ({'content-type': 'multipart/form-data'}, 415)])
 def test_foreign_requests(app, q, headers, code):
     client = inside(app, app.door)
-    r = client.post('/answer', content=json.dumps(said(0, 'sick')), headers={'content-type': 'application/json'} | headers)
+    r = client.post('/answer', content=json.dumps(said(0, 'sick')), headers=JSON | headers)
     assert r.status_code == code and len(q.answers()) == 0
     if 'host' in headers: assert client.get('/state', headers=headers).status_code == 421
 
@@ -125,7 +127,8 @@ def test_behind_a_proxy(q):
     client = TestClient(label_app(Desk(q), door), base_url='https://8642-abc.example.dev')
     first = door.invite('Ann')
     assert first.startswith(address + '?token=') and client.get(first).status_code == 200
-    post = lambda origin, host: client.post('/answer', json=said(0, 'sick'), headers=dict(origin=origin, host=host)).status_code
+    def post(origin, host):
+        return client.post('/answer', json=said(0, 'sick'), headers=dict(origin=origin, host=host)).status_code
     assert post(address.rstrip('/'), '8642-abc.example.dev') == post(address.rstrip('/'), 'localhost:8642') == 200
     assert post('https://8642-abd.example.dev', '8642-abc.example.dev') == 403
 
@@ -139,8 +142,8 @@ def test_no_write_by_get(app, q):
     assert len(q.answers()) == 0 and not (q.folder/'answers.csv').exists()
 
 
-@pytest.mark.parametrize('path', ['..%2ffind.json', '%2e%2e%2ffind.json', '0%2f..%2f..%2ffind.json', '-1', '60',
-                                  '99999999999999999999', '9'*90, '9'*5000, '0.jpg', '%00', 'a', '', '1e3', '٣'])
+@pytest.mark.parametrize('path', ['..%2ffind.json', '%2e%2e%2ffind.json', '0%2f..%2f..%2ffind.json', '-1', '60', '9'*20,
+                                  '9'*90, '9'*5000, '0.jpg', '%00', 'a', '', '1e3', '٣'])
 def test_no_path_outside(app, q, path):
     client = inside(app, app.door)
     for kind in 'image', 'large', 'heat':
@@ -154,8 +157,8 @@ def test_links(tmp_path):
     (tmp_path/'secret').mkdir()
     Image.new('RGB', (20, 20)).save(tmp_path/'secret'/'a.jpg')
     (tmp_path/'secret'/'b.jpg').write_text('password')
-    for name, to in ('out.jpg', '../secret/a.jpg'), ('text.jpg', '../secret/b.jpg'), ('in.jpg', '000.jpg'), ('self.jpg', 'self.jpg'):
-        (tmp_path/'field'/name).symlink_to(to)
+    for name, to in (('out.jpg', '../secret/a.jpg'), ('text.jpg', '../secret/b.jpg'), ('in.jpg', '000.jpg'),
+                     ('self.jpg', 'self.jpg')): (tmp_path/'field'/name).symlink_to(to)
     (tmp_path/'field'/'dir').symlink_to(tmp_path/'secret')
     q = make(tmp_path, names=[*names, 'out.jpg', 'text.jpg', 'in.jpg', 'self.jpg', 'dir/a.jpg', 'gone.jpg'])
     def codes(links):
@@ -176,9 +179,9 @@ def test_links(tmp_path):
     (json.dumps(said(0, 'x'*5000)).encode(), 413), (b'x'*10**7, 413)])
 def test_hostile_uploads(app, q, body, code):
     client = inside(app, app.door, raise_server_exceptions=False)
-    r = client.post('/answer', content=body, headers={'content-type': 'application/json'})
+    r = client.post('/answer', content=body, headers=JSON)
     assert r.status_code == code and len(q.answers()) == 0 and len(r.text) < 200
-    assert client.post('/answer', content=(b'x' for _ in range(9)), headers={'content-type': 'application/json'}).status_code == 411
+    assert client.post('/answer', content=(b'x' for _ in range(9)), headers=JSON).status_code == 411
     for who in '', '<script>', '=1+1', 'a'*41, 'a\nb':
         assert client.post('/invite', json=dict(who=who)).status_code == 422
 
@@ -194,7 +197,8 @@ def test_several_people(app, q):
     assert s['others'] == {'0': {'Ann': 'sick'}} and s['disputed'] == [0] and s['images'] == []
     assert ann.get('/state').json()['others'] == {'0': {'Bob': 'healthy'}}
     for _ in range(2): s = ann.post('/answer', json=said(0, '')).json() # taken back, and said again by a bad line
-    assert s['mine'] == {} and list(q.answers().who) == ['Bob'] and (q.folder/'answers.csv').read_text().count('\n') == 4
+    assert s['mine'] == {} and list(q.answers().who) == ['Bob']
+    assert (q.folder/'answers.csv').read_text().count('\n') == 4
 
 
 def test_a_next_round(q):
@@ -225,6 +229,16 @@ def test_edited_wrongly_meanwhile(app, q):
     assert r.status_code == 422 and 'line 2' in r.text and client.get('/state').status_code == 422
 
 
+@pytest.mark.slow
+def test_heat_maps(saved, tmp_path):
+    pytest.importorskip('captum', reason="pip install 'bn_imbalance[explain]'")
+    q, door = make(tmp_path, source=saved), Door(8642)
+    client = inside(label_app(Desk(q, model_heat(q)), door), door)
+    heat, large = (client.get(f'/{kind}/0').content for kind in ('heat', 'large'))
+    assert client.get('/state').json()['heat'] and heat[:2] == large[:2] == b'\xff\xd8' and heat != large
+    assert client.get('/heat/60').status_code == 422 and model_heat(make(tmp_path/'b', names=['a.jpg'])) is None
+
+
 def test_offline_page(q, tmp_path):
     q.answer('000.jpg', 'sick')
     file, n, left = offline_page(q.folder, tmp_path/'label.html')
@@ -245,7 +259,7 @@ def test_port_in_use(q):
         s.bind(('127.0.0.1', 0))
         s.listen()
         port = s.getsockname()[1]
-        with pytest.raises(BadInput, match=f'--port {port}: Address already in use. Give another one'): serve(q.folder, port)
+        with pytest.raises(BadInput, match=f'--port {port}: Address already in use. Give'): serve(q.folder, port)
     with pytest.raises(BadInput, match='--port 70000: expected'): serve(q.folder, 70000)
     with pytest.raises(BadInput, match='not a folder that bn-find wrote'): serve(q.folder.parent)
 
@@ -274,7 +288,8 @@ def test_a_thousand_requests_at_once(q):
         paths, labels = list(q.rows.path), ['healthy', 'sick']
         def one(k):
             i = k % 50
-            if k % 4 == 0: return client.post('/answer', json=said(i, labels[i % 2])).json()['mine'][str(i)] == labels[i % 2]
+            label = labels[i % 2]
+            if k % 4 == 0: return client.post('/answer', json=said(i, label)).json()['mine'][str(i)] == label
             if k % 4 == 1: return client.get(f'/image/{i}').content[:2] == b'\xff\xd8'
             if k % 4 == 2: return client.get('/state').json()['labels'] == labels
             return httpx.get(f'{s.home}/state', timeout=300).status_code == 401
@@ -282,7 +297,8 @@ def test_a_thousand_requests_at_once(q):
         cookie = f'bn-find-{s.port}={client.cookies[f"bn-find-{s.port}"]}'
         for path in '/../find.json', '/image/../../find.json', '//etc/passwd', '/image/%2e%2e/find.json':
             with socket.create_connection(('127.0.0.1', s.port)) as raw: # as it stands: no client that tidies it
-                raw.sendall(f'GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n'.encode())
+                lines = f'GET {path} HTTP/1.1', 'Host: 127.0.0.1', f'Cookie: {cookie}', 'Connection: close', '', ''
+                raw.sendall('\r\n'.join(lines).encode())
                 got = b''.join(iter(lambda: raw.recv(65536), b''))
                 assert got.split()[1] == b'404' and b'majority' not in got and b'root:' not in got, (path, got)
     a = Queue(q.folder).answers()
@@ -300,21 +316,20 @@ def test_killed_ten_times(q):
         port = s.port
         with s, httpx.Client(base_url=s.home, headers=dict(origin=s.home), timeout=120) as client:
             client.get(s.address)
-            end = time.time() + rng.uniform(0, 1.5)
-            killer = threading.Timer(end - time.time(), s.kill)
-            killer.start()
+            killer = threading.Timer(rng.uniform(0, 1), s.kill)
             try:
                 while acked < 60: # what was not acknowledged is sent again
                     r = client.post('/answer', json=said(acked, 'sick' if acked % 7 == 0 else 'healthy'))
                     assert r.status_code == 200
                     acked += 1
-                killer.join()
-            except httpx.TransportError: killer.join()
-        lines = (q.folder/'answers.csv').read_text().split('\n') if acked else ['', '']
+                    if not killer.ident: killer.start()
+            except httpx.TransportError: pass
+            if killer.ident: killer.join()
+        lines = (q.folder/'answers.csv').read_text().split('\n')
         kept = list(Queue(q.folder).answers().path)
         assert kept == paths[:len(kept)] and acked <= len(kept) <= acked + 1, (acked, kept)
-        assert lines[-1] == '' and (not acked or len(lines) == len(kept) + 2)
-    assert acked > 5
+        assert lines[-1] == '' and len(lines) == len(kept) + 2
+    assert acked >= 10
 
 
 READY = "document.querySelectorAll('.tile').length && !document.body.classList.contains('saving')"
@@ -417,10 +432,10 @@ def test_the_offline_page_in_a_browser(tmp_path):
         page.until(READY)
         label(page, 's2u')
         assert page.js("document.getElementById('line').textContent") == 'found 1 in 4 looked at'
-        page.js("window.made = []; URL.createObjectURL = b => (made.push(b), 'blob:x'); document.getElementById('who').value = 'Ann';"
-                "document.getElementById('save').click()")
+        page.js("window.made = []; URL.createObjectURL = b => (made.push(b), 'blob:x');"
+                "document.getElementById('who').value = 'Ann'; document.getElementById('save').click()")
         (tmp_path/'answers.csv').write_text(page.js('made[0].text()'))
         assert not page.complaints()
     assert [q.merge(tmp_path/'answers.csv') for _ in range(2)] == [4, 0]
     a = q.answers()
-    assert list(a.path) == [*odd, *names][:4] and list(a.label) == ['healthy', 'sick', 'healthy', 'skip'] and set(a.who) == {'Ann'}
+    assert list(a.path) == odd and list(a.label) == ['healthy', 'sick', 'healthy', 'skip'] and set(a.who) == {'Ann'}

@@ -11,7 +11,8 @@ PATHS = [f'a/{i:03d}.jpg' for i in range(60)] + ['ein Blättchen ☘.png', 'comm
 
 
 def make(folder, paths=PATHS):
-    q = new_queue(folder, dict(root='images', source='leaves', majority='healthy', minority='sick', goal={}, n_images=99))
+    q = new_queue(folder, dict(root='images', source='leaves', majority='healthy', minority='sick', goal={},
+                               n_images=99))
     add_round(q, pd.DataFrame(dict(path=paths, score=1., strategy=['random' if i % 20 == 7 else 'margin'
                                                                    for i in range(len(paths))])))
     return q
@@ -27,9 +28,10 @@ def lines(q): return (q.folder/'answers.csv').read_bytes().decode('utf-8', 'surr
 def test_what_is_written_is_read(q):
     for i, p in enumerate(PATHS): q.answer(p, ['healthy', 'sick', 'skip'][i % 3], 'Ann B.')
     again = Queue(q.folder)
-    assert list(again.answers().path) == PATHS and list(again.rows.path) == PATHS and set(again.answers().who) == {'Ann B.'}
+    a = again.answers()
+    assert list(a.path) == PATHS == list(again.rows.path) and set(a.who) == {'Ann B.'} and set(a['round']) == {'1'}
     assert again.labels() == {p: ['healthy', 'sick'][i % 3] for i, p in enumerate(PATHS) if i % 3 < 2}
-    assert again.rows['rank'].tolist() == list(range(1, len(PATHS) + 1)) and set(again.answers()['round']) == {'1'}
+    assert again.rows['rank'].tolist() == list(range(1, len(PATHS) + 1))
 
 
 def test_said_twice_is_written_once(q):
@@ -57,15 +59,16 @@ def test_the_last_answer_counts(tmp_path_factory, said):
             if label: truth[who, PATHS[i]] = label
     a = Queue(q.folder).answers()
     assert dict(zip(zip(a.who, a.path), a.label)) == truth
-    sick = {p for p in PATHS[:4] if (s := [l for (_, o), l in truth.items() if o == p]).count('sick') > s.count('healthy')}
+    of = {p: [l for (_, o), l in truth.items() if o == p] for p in PATHS[:4]}
+    sick = [p for p, said in of.items() if said.count('sick') > said.count('healthy')]
     c = q.counts()
     assert c['looked_at'] == len({p for _, p in truth}) and c['found'] == len(sick)
 
 
 def test_most_say_so(q):
     assert not len(q.disagreements()) and q.labels() == {} and q.counts()['looked_at'] == 0
-    for who, label in ('Ann', 'sick'), ('Bob', 'sick'), ('Cy', 'healthy'), ('Di', 'skip'): q.answer(PATHS[0], label, who)
-    for who, label in ('Ann', 'sick'), ('Bob', 'healthy'), ('Cy', 'skip'): q.answer(PATHS[1], label, who)
+    for i, who, label in [(0, 'Ann', 'sick'), (0, 'Bob', 'sick'), (0, 'Cy', 'healthy'), (0, 'Di', 'skip'),
+                          (1, 'Ann', 'sick'), (1, 'Bob', 'healthy'), (1, 'Cy', 'skip')]: q.answer(PATHS[i], label, who)
     q.answer(PATHS[2], 'skip', 'Ann')
     assert q.labels() == {PATHS[0]: 'sick'}
     assert list(q.disagreements().path) == [PATHS[0]]*4 + [PATHS[1]]*3
@@ -106,7 +109,8 @@ def test_a_new_round(q):
     for wrong in ('../x.jpg', '/etc/passwd', 'a/../../x', '', 'a\nb.jpg', 'new.jpg', 'a\0b', '.'):
         with pytest.raises(BadInput): add_round(q, pd.DataFrame(dict(path=[wrong], strategy='margin', score=1.)))
     assert len(Queue(q.folder).rows) == len(PATHS) + 1
-    with pytest.raises(BadInput, match='lacks the column score'): add_round(q, pd.DataFrame(dict(path=['b'], strategy='m')))
+    with pytest.raises(BadInput, match='lacks the column score'):
+        add_round(q, pd.DataFrame(dict(path=['b'], strategy='m')))
 
 
 EDITS = {
@@ -146,10 +150,10 @@ def test_a_slip_is_told(q, old, new, told):
 
 
 def test_damaged_folders(q, tmp_path):
+    rows = 'rank,path,round,strategy,score\n1,../a,1,x,1\n'
     for name, text, told in (('find.json', '{', 'damaged'), ('find.json', '[]', 'does not say root'),
-                             ('find.json', '{"root": 3}', 'does not say root'), ('queue.csv', 'a,b\n1,2\n', 'lacks the column'),
-                             ('queue.csv', '', 'not a table'), ('queue.csv', 'rank,path,round,strategy,score\n1,../a,1,x,1\n',
-                                                                'line 2')):
+                             ('find.json', '{"root": 3}', 'does not say root'), ('queue.csv', '', 'not a table'),
+                             ('queue.csv', 'a,b\n1,2\n', 'lacks the column'), ('queue.csv', rows, 'line 2')):
         whole = (q.folder/name).read_bytes()
         (q.folder/name).write_text(text)
         with pytest.raises(BadInput, match=told) as e: Queue(q.folder)
@@ -185,10 +189,11 @@ def test_review(tmp_path):
     table, names = tmp_path/'out.csv', ('good', 'bad')
     row = lambda p, label, prob, review: f'{tmp_path/p},{label},{prob},{review}\n'
     head = 'path,label,probability,review\n'
-    table.write_text(head + row('a/1.png', 'good', .2, 'yes') + row('a/2.png', 'bad', .9, 'no') + row('b/3.png', 'bad', .6, 'yes'))
+    sure = row('a/1.png', 'good', .2, 'no')
+    table.write_text(head + sure[:-3] + 'yes\n' + row('a/2.png', 'bad', .9, 'no') + row('b/3.png', 'bad', .6, 'yes'))
     q = review_queue(table, tmp_path/'q', *names, source='model')
     assert list(q.rows.path) == ['b/3.png', 'a/1.png'] and q.root == tmp_path and q.counts()['by_chance'] is None
-    for text, told in ((head + row('a/1.png', 'good', .2, 'no'), 'none of its 1 images'), ('path,label\n', 'lacks the column'),
+    for text, told in ((head + sure, 'none of its 1 images'), ('path,label\n', 'lacks the column'),
                        ('', 'not a table'), (head + row('a/1.png', 'odd', .2, 'yes'), "label 'odd'"),
                        (head + row('none.png', 'bad', .2, 'yes'), 'none of its images is there')):
         table.write_text(text)
