@@ -256,7 +256,12 @@ def model_heat(
 # %% ../nbs/api/56_labelling.ipynb #l0000022
 class Desk:
     "What the page works on: a queue, and whatever else it was given"
-    def __init__(self, q, heat=None, retrain=None, links=False):
+    def __init__(self,
+        q:Queue,               # any
+        heat:Callable=None,    # place of an image file -> JPEG
+        retrain:Callable=None, # queue -> what to say; adds a round
+        links:bool=False       # see `image_place`
+    ):
         self.q, self.heat, self.retrain, self.links, self.busy, self.said = q, heat, retrain, links, False, ''
         self.lock = threading.Lock()
 
@@ -437,14 +442,12 @@ def offline_page(
     done, rows = set(q.answers().path), q.rows
     todo = [i for i in rows.sort_values(['round', 'rank'], ascending=[False, True]).index if rows.path[i] not in done]
     if not todo: raise BadInput(f'{folder}: every image has been answered.')
-    pictures, images, size, lost = [], [], 0, 0
+    pictures, images, size = [], [], 0
     for i in todo:
         path = rows.path[i]
         try: src = base64.b64encode(small_image(image_place(q, i), px)).decode()
-        except BadInput: src = ''
-        if not src or path != _printable(path):
-            lost += 1
-            continue
+        except BadInput: continue
+        if path != _printable(path): continue # the CSV file could not name it
         if (size := size + len(src) + len(path) + 100) > most_mb*1e6: break
         pictures.append(f'data:image/jpeg;base64,{src}')
         images.append([path, int(rows['round'][i])])

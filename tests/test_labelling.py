@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from browser import Browser, needs_browser, waiting
-from deployed import images, saved # noqa: F401, fixtures
 from bn_imbalance.core import BadInput
 from bn_imbalance.queue import Queue, add_round, new_queue
 pytest.importorskip('fasthtml', reason="pip install 'bn_imbalance[find]'")
 from starlette.testclient import TestClient # noqa: E402
-from bn_imbalance.labelling import Desk, Door, label_app, model_heat, offline_page, serve # noqa: E402
+from bn_imbalance.labelling import Desk, Door, label_app, offline_page, serve # noqa: E402
 
 HOME, JSON = 'http://127.0.0.1:8642', {'content-type': 'application/json'}
 SERVER = '''
@@ -227,16 +226,6 @@ def test_edited_wrongly_meanwhile(app, q):
     (q.folder/'answers.csv').write_text('path,label,who,when,round\n000.jpg,sikc,Ann,,1\n')
     r = client.post('/answer', json=said(1, 'sick'))
     assert r.status_code == 422 and 'line 2' in r.text and client.get('/state').status_code == 422
-
-
-@pytest.mark.slow
-def test_heat_maps(saved, tmp_path):
-    pytest.importorskip('captum', reason="pip install 'bn_imbalance[explain]'")
-    q, door = make(tmp_path, source=saved), Door(8642)
-    client = inside(label_app(Desk(q, model_heat(q)), door), door)
-    heat, large = (client.get(f'/{kind}/0').content for kind in ('heat', 'large'))
-    assert client.get('/state').json()['heat'] and heat[:2] == large[:2] == b'\xff\xd8' and heat != large
-    assert client.get('/heat/60').status_code == 422 and model_heat(make(tmp_path/'b', names=['a.jpg'])) is None
 
 
 def test_offline_page(q, tmp_path):
