@@ -86,7 +86,7 @@ function show(panel, {sick, healthy}) {
   const counts = x => x.reduce((a, o) => { a[Math.min(n - 1, Math.floor((o/most + 1)/2*n))]++; return a }, Array(n).fill(0))
   const found = {sick: counts(sick), healthy: counts(healthy)}, high = Math.max(...found.sick, ...found.healthy)
   for (const k of ['sick', 'healthy']) bars[k].forEach((bar, i) => {
-    const h = 100*found[k][i]/high
+    const h = 94*found[k][i]/high
     bar.setAttribute('y', 110 - h); bar.setAttribute('height', h)
   })
   panel.querySelector('.low').textContent = (-most).toFixed(1)

@@ -1,6 +1,9 @@
 """The chapters as their readers find them: a fresh Python with the wheel, no repository, no photographs, no network."""
 import json, os, re, shutil, subprocess, sys, sysconfig, venv
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 import pytest
 
 root = Path(__file__).resolve().parents[1]
@@ -81,7 +84,7 @@ def test_every_chapter_starts_with_the_wheel_alone(tmp_path):
 
 @pytest.mark.slow
 def test_the_first_cell_installs_the_package_on_colab(tmp_path):
-    "From a repository with a file address, into a folder /content, where nothing else is"
+    "From a repository that this machine serves, into a folder `content`, where nothing else is"
     bin_, repository, content = python_with_dependencies(tmp_path), tmp_path/'repository', tmp_path/'content'
     content.mkdir()
     shutil.copytree(root/'bn_imbalance', repository/'bn_imbalance', ignore=shutil.ignore_patterns('__pycache__'))
@@ -89,9 +92,14 @@ def test_the_first_cell_installs_the_package_on_colab(tmp_path):
     who = ['-c', 'user.name=me', '-c', 'user.email=me@example.org']
     for command in ['init', '-q'], ['add', '.'], [*who, 'commit', '-qm', 'all']:
         subprocess.run(['git', *command], cwd=repository, check=True)
+    subprocess.run(['git', 'update-server-info'], cwd=repository, check=True)
+    serve = partial(SimpleHTTPRequestHandler, directory=repository)
+    server = ThreadingHTTPServer(('127.0.0.1', 0), serve)
+    Thread(target=server.serve_forever, daemon=True).start()
     nb = json.loads(CHAPTERS[0].read_text())
-    opened = start.with_start(nb, start.source(repository.as_uri()))
+    opened = start.with_start(nb, start.source(f'http://127.0.0.1:{server.server_port}/.git'))
     (content/CHAPTERS[0].name).write_text(json.dumps(opened))
-    env = environment(bin_, tmp_path, COLAB_RELEASE_TAG='release', PIP_NO_BUILD_ISOLATION='1')
+    # 0 is how this variable says yes: pip reads it as the option's opposite
+    env = environment(bin_, tmp_path, COLAB_RELEASE_TAG='release', PIP_NO_BUILD_ISOLATION='0', no_proxy='127.0.0.1')
     told = run_chapters(bin_, content, env, [content/CHAPTERS[0].name])
     assert str(tmp_path/'env') in told['package'] and 'the embedded leaves' in told[CHAPTERS[0].name]['printed']
