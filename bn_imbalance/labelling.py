@@ -304,8 +304,8 @@ def _behind(door):
         if (token := r.query_params.get('token')) and r.method == 'GET' and r.url.path == '/':
             known = r.cookies.get(door.cookie) in door.inside
             if cookie := door.enter(token):
-                onward = HTMLResponse('<!doctype html><title>Come in</title><meta http-equiv="refresh" '
-                                      'content="0; url=./">')
+                onward = HTMLResponse('<!doctype html><title>Come in</title><link rel="icon" href="data:,">'
+                                      '<meta http-equiv="refresh" content="0; url=./">')
                 onward.set_cookie(door.cookie, cookie, max_age=30*24*3600, httponly=True, samesite='strict')
                 return onward # a redirect would count as coming from the other site
             if not known: return PlainTextResponse('This address has been used, or is not complete. Start the program '
@@ -423,7 +423,7 @@ def serve(
     app, first = label_app(Desk(q, model_heat(q), retrain, links), door), door.invite(who)
     import uvicorn
     server = uvicorn.Server(uvicorn.Config(app, log_level='error', access_log=False, server_header=False, ws='none',
-                                           proxy_headers=False, lifespan='off'))
+                                           proxy_headers=False, lifespan='off', timeout_keep_alive=75))
     print(f'Open {first}\nIt works once, for one person; the page makes more. Ctrl-C stops it: every answer is kept.\n'
           f'From another machine first: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE', flush=True)
     if wait: server.run(sockets=[sock])

@@ -52,7 +52,8 @@ class Page:
         from websockets.sync.client import connect
         new = urllib.request.Request(f'http://127.0.0.1:{browser.port}/json/new?about:blank', method='PUT')
         about = json.loads(urllib.request.urlopen(new, timeout=60).read())
-        self.ws, self.n, self.events = connect(about['webSocketDebuggerUrl'], max_size=None, open_timeout=60), 0, []
+        self.ws = connect(about['webSocketDebuggerUrl'], max_size=None, open_timeout=60).__enter__()
+        self.n, self.events = 0, []
         for domain in 'Page', 'Runtime', 'Log', 'Network': self.do(f'{domain}.enable')
         self.do('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=phone)
         if dark: self.do('Emulation.setEmulatedMedia', features=[dict(name='prefers-color-scheme', value='dark')])

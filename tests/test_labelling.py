@@ -421,10 +421,10 @@ def test_the_offline_page_in_a_browser(tmp_path):
         page.until(READY)
         label(page, 's2u')
         assert page.js("document.getElementById('line').textContent") == 'found 1 in 4 looked at'
+        assert not page.complaints()
         page.js("window.made = []; URL.createObjectURL = b => (made.push(b), 'blob:x');"
                 "document.getElementById('who').value = 'Ann'; document.getElementById('save').click()")
         (tmp_path/'answers.csv').write_text(page.js('made[0].text()'))
-        assert not page.complaints()
     assert [q.merge(tmp_path/'answers.csv') for _ in range(2)] == [4, 0]
     a = q.answers()
     assert list(a.path) == odd and list(a.label) == ['healthy', 'sick', 'healthy', 'skip'] and set(a.who) == {'Ann'}
