@@ -1,11 +1,11 @@
-"""Where will a model be used? Remedies with cross-fitted logits, closed forms, one-class recipes and tuned baselines, on
-four data sets.
+"""Where will a model be used? Remedies with cross-fitted logits, closed forms, one-class recipes and tuned
+baselines, on four data sets.
 
     python benchmarks/worlds.py PLANTVILLAGE [--seeds 20] [--out worlds]
 
 Runs go to sub-folders of --out, where a stopped run goes on. What they are worth by several goals goes to
-bn_imbalance/results/worlds.csv, what each way to a cut is worth to cuts.csv, and what the controls of the course need to
-controls/. Takes about two hours on 2 cores.
+bn_imbalance/results/worlds.csv, what each way to a cut is worth to cuts.csv, and what the controls of the course need
+to controls/. Takes about two hours on 2 cores.
 """
 import json
 from dataclasses import replace

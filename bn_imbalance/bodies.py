@@ -99,6 +99,7 @@ def body_folder(
     "Where the comparison with one body is"
     return Path(out)/arch.replace('/', '_').replace(':', '_')
 
+# %% ../nbs/api/58_bodies.ipynb #e918a8cb
 def write_bodies(
     boards:dict,  # name of a body -> `Leaderboard`; each has a report of its own in its `body_folder`
     out:str|Path, # the folder of all of them

@@ -68,6 +68,7 @@ def controls_form(
         Script(NotStr(f'(() => {{\n{script}\nstart({numbers}, document.getElementById("{id}"))\n}})()')),
         id=id, cls='controls', hidden=True)
 
+# %% ../nbs/api/37_controls.ipynb #bb17efd4
 def controls_html(
     lb:Leaderboard, # of these runs
     runs:list       # of `Run` that did not fail
@@ -81,4 +82,3 @@ def controls_html(
           'cut made for that, on validation images; the test images are weighted to the share.'),
         controls_form(controls_data(runs), lb.goal, lb.share or .01),
         NotStr('<noscript>This part needs JavaScript.</noscript>'))
-

@@ -73,6 +73,7 @@ def made_cut(
     if way == 'validation': return best_cut(y, m, score=goal.score)
     return best_cut(calibrated(y, m, share) if way == 'calibrated' else y, m, share_weights(y, share), goal.score)
 
+# %% ../nbs/api/30_cuts.ipynb #8496cb37
 def cut_for(
     run:Run,   # one that did not fail
     goal:Goal, # what for
@@ -86,4 +87,3 @@ def cut_for(
     if side is None: raise BadInput(f'{run.recipe}, seed {run.seed}: no cross-fitted logits. Set folds = 5.')
     way = {'cross': 'weighted', 'cross_calibrated': 'calibrated'}.get(way, way)
     return made_cut(side.y == c, margin(side.logits, c), goal, share, way)
-

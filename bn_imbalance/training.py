@@ -226,6 +226,7 @@ class Bfloat16(Callback):
         self.learn.pred = self.learn.pred.float()
         self.rounding.__exit__(None, None, None)
 
+# %% ../nbs/api/23_training.ipynb #b5721845
 def fit(
     learn:Learner, # from `make_learner`
     s:Settings,    # epochs, unfreeze, lr, precision

@@ -29,6 +29,8 @@ LIST = '''
 04_when_it_stops | .001 .003 .4 | given
 05_what_else | 4.5 | 100*valid_share
 05_what_else | .70 .90 .001 | given
+05c_your_world | 1.5 | 100*3/200
+05c_your_world | .9 .02 .1 .04 .11 .20 .15 | given
 06_probabilities | 4.5 | 100*valid_share
 06_probabilities | .55 | perfect(.01)
 06_probabilities | .875 | 7/8
