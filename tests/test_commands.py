@@ -14,7 +14,7 @@ def test_compare_and_report(command, folder, tmp_path):
     code, text, err = command('bn-compare', folder, *QUICK, '--out', out)
     assert code == 0, err
     df = pd.read_csv(out/'results.csv')
-    assert list(df) == COLUMNS and len(df) == 20 and df.recipe.nunique() == 10
+    assert list(df) == COLUMNS and len(df) == 24 and df.recipe.nunique() == 12
     assert df[['recipe', 'seed']].equals(df[['recipe', 'seed']].sort_values(['recipe', 'seed'], ignore_index=True))
     assert all(r in text for r in df.recipe) and str(out/'report.html') in text
     page = (out/'report.html').read_text()

@@ -403,6 +403,9 @@ def test_a_browser_is_closed_and_opened(q, tmp_path):
         with Browser(tmp_path/'profile') as browser:
             page = browser.page(s.home)
             label(page, '1')
+            for _ in range(100): # it is on the disk soon
+                if len(q.answers()) == 3: break
+                time.sleep(.1)
             assert list(q.answers().path) == ['000.jpg', '001.jpg', '002.jpg']
 
 

@@ -11,7 +11,7 @@ from bn_imbalance.core import BadInput
 from bn_imbalance.data import SIDES, draw_split, read_data
 from bn_imbalance.leaderboard import failures, leaderboard, rank_table, results
 from bn_imbalance.loaders import TensorDL
-from bn_imbalance.recipes import Recipe, get_recipes, recipes, remix_labels
+from bn_imbalance.recipes import SUMS as ADDED, USUAL, Recipe, get_recipes, recipes, remix_labels
 from bn_imbalance.records import Run, read_run, run_json
 from bn_imbalance.runs import judge, run_together
 from bn_imbalance.sweep import How, compare
@@ -128,7 +128,8 @@ def test_sums():
     assert get_recipes(r.name) == [r]
     for wrong in 'knn+final_bn', 'final_bn+plain', 'final_bn+', 'final_bn+knn+knn', 'plain_threshold+knn', 'BN+WL':
         with pytest.raises(BadInput, match='--recipes'): get_recipes(wrong)
-    assert not any(o.one_class for o in get_recipes('all', 3)) and len(get_recipes('all')) == len(recipes)
+    assert not any(o.one_class for o in get_recipes('all', 3) + get_recipes('usual', 3))
+    assert [o.name for o in get_recipes('all')] == [*recipes, *ADDED] and len(get_recipes('usual')) == len(USUAL)
 
 
 def test_a_sum_adds_margins():

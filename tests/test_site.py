@@ -80,7 +80,7 @@ def test_chapters_have_numbers_and_are_linked_by_them():
         assert read_nb(p).cells[0].source.startswith(f'# {n} · ')
     for path in notebooks:
         text = prose(path)
-        for n, link in re.findall(r'\[(?:[Cc]hapter )?(\d+b?)\]\((.*?)\)', text):
+        for n, link in re.findall(r'\[(?:[Cc]hapter )?(\d{1,2}[a-z]?)\]\((.*?)\)', text):
             assert (path.parent/link).resolve() == chapters[n], (path.name, n, link)
         assert not (found := re.findall(r'(?<!\[)\b[Cc]hapters? \d.*', text)), f'{path.name}: not linked: {found}'
 
@@ -205,7 +205,8 @@ def test_processed_notebook(built, path):
         for out, data in outputs(c): # for others Quarto loads RequireJS and jQuery from elsewhere
             assert set(data) <= {'text/plain', 'text/markdown', *PICTURES}
             shown = ''.join(data.get('text/markdown', ''))
-            assert '<script' not in shown or '<figure class="two-logits">' in shown # which has all it needs
+            own = '<figure class="two-logits">', 'class="controls"' # which have all they need
+            assert '<script' not in shown or any(o in shown for o in own)
             assert not re.search(r'\d \[[-+.\d]+, [-+.\d]+\]', shown), shown
             if 'image/png' in data: # from here Quarto 1.9 reads how wide it shall be, not from `#| out-width`
                 pixels = int.from_bytes(base64.b64decode(''.join(data['image/png']))[16:20], 'big')
