@@ -4,8 +4,8 @@ baselines, on four data sets.
     python benchmarks/worlds.py PLANTVILLAGE [--seeds 20] [--out worlds]
 
 Runs go to sub-folders of --out, where a stopped run goes on. What they are worth by several goals goes to
-bn_imbalance/results/worlds.csv, what each way to a cut is worth to cuts.csv, and what the controls of the course need
-to controls/. Takes about two hours on 2 cores.
+bn_imbalance/results/worlds.csv, what each way to a cut is worth to cuts.csv and odds.csv, and what the controls of the
+course need to controls/. Takes about two hours on 2 cores.
 """
 import json
 from dataclasses import replace
@@ -55,6 +55,16 @@ def by_way(folder):
     return pd.DataFrame(rows).groupby(['data', 'seed', 'goal', 'share', 'way'], sort=False).value.mean().reset_index()
 
 
+def by_odds(folder):
+    "What two ways to a cut cost, mean over recipes, for several prices of a miss and shares: a row per seed"
+    rows = [dict(data=r.data['name'], seed=r.seed, ratio=ratio, share=share, way=way,
+                 value=in_world(r, Goal(cost_miss=ratio, cost_alarm=1), share, way)['value'])
+            for r in read_runs(folder/'field') for ratio in (5, 20, 100)
+            for share in (.1, .03, .01, .003, .001, .0005) for way in ('weighted', 'calibrated')]
+    t = pd.DataFrame(rows).groupby(['data', 'seed', 'ratio', 'share', 'way'], sort=False).value.mean()
+    return t.unstack('way').reset_index()
+
+
 SHOWN = 'plain', 'weighted', 'ridge', 'knn', 'padim', 'final_bn', 'final_bn+padim'
 
 def shown(folder):
@@ -85,4 +95,6 @@ def main(
     ways = [by_way(Path(out)/name) for name in only.split(';')]
     for name in {'Apple', 'elpv'} & set(only.split(';')):
         write_whole(stored_results()/f'controls/{name.lower()}.json', shown(Path(out)/name))
+    odds = [by_odds(Path(out)/name) for name in only.split(';')]
+    pd.concat(odds).round(4).to_csv(stored_results()/'odds.csv', index=False)
     pd.concat(ways).round(4).to_csv(stored_results()/'cuts.csv', index=False)

@@ -80,6 +80,11 @@ def _goal(flags):
     from bn_imbalance.goal import Goal
     return Goal.of(load_settings(flags.get('settings'), **_pick(flags, _of_goal)))
 
+def _field(s, flags):
+    "Recipes and tries; with --separate only those for many classes, though there may turn out to be two"
+    from bn_imbalance.tuning import field_to_try
+    return field_to_try(s, 3 if flags.get('separate') else 2)
+
 def _how(flags, out):
     from bn_imbalance.sweep import How
     return How(out, **_pick(flags, ('backend', 'device', 'workers')))
@@ -139,9 +144,7 @@ def bn_compare(
     from bn_imbalance.networks import check_size
     from bn_imbalance.report import write_report
     from bn_imbalance.sweep import compare
-    from bn_imbalance.tuning import field_to_try
-    n_classes = 3 if flags.get('separate') else 2 # there may turn out to be two
-    (field, tries), how = field_to_try(s, n_classes), _how(flags, out) # wrong names first, before images are read
+    (field, tries), how = _field(s, flags), _how(flags, out) # wrong names first, before images are read
     check_size(s.arch, s.size)
     d = _read(data, flags, s)
     print(f'{_counted(d, flags)}.', flush=True)
@@ -202,12 +205,11 @@ def _bodies(data, s, flags, out):
     from bn_imbalance.networks import check_size, weights_digest
     from bn_imbalance.report import write_report
     from bn_imbalance.sweep import compare
-    from bn_imbalance.tuning import field_to_try
-    n_classes, boards = 3 if flags.get('separate') else 2, {}
-    each = {b: (t := replace(s, arch=b), field_to_try(t, n_classes)) for b in bodies} # wrong names first
+    each = {b: (t := replace(s, arch=b), _field(t, flags)) for b in bodies} # wrong names first
     for b in bodies: check_size(b, s.size), weights_digest(b, s.weights)
     d = _read(data, flags, s)
     print(f'{_counted(d, flags)}; with {", ".join(bodies)}.', flush=True)
+    boards = {}
     for b, (t, (field, tries)) in each.items():
         there = body_folder(out, b)
         runs = compare(d, t, flags.get('protocol'), _how(flags, there), recipes=field)

@@ -39,7 +39,8 @@ const score = goal => (found, alarms, total) =>
 function bestCut(run, goal, share) {
   const [v0, v1] = [run.v0, run.v1], w0 = (1 - share)/v0.length, w1 = share/v1.length
   let items = [...Array.from(v0, m => [m, 0, w0]), ...Array.from(v1, m => [m, 1, w1])]
-  if (goal.kind === 'cost' && goal.ratio*share > 1 - share) { // as `way_for`
+  const odds = goal.ratio*share/(1 - share)
+  if (goal.kind === 'cost' && (odds > 1 || odds < 3/v0.length)) { // as `way_for`
     const [a, b] = platt(v0, v1, share)
     items = items.map(([m, , w]) => [m, 1/(1 + Math.exp(-(a*m + b))), w])
   }

@@ -54,11 +54,13 @@ def calibrated(
 
 def way_for(
     goal:Goal, # what for
-    share      # of the minority
+    share,     # of the minority
+    n:int      # images of the majority that the cut is made from
 )->str: # one of `WAYS`
     "The way to a cut that has proved best in the stored comparison (`worlds`)"
-    misses, alarms = share*(goal.cost_miss or 0), (1 - share)*(goal.cost_alarm or 0)
-    return 'calibrated' if misses > alarms else 'weighted'
+    if not goal.cost_miss: return 'weighted'
+    odds = share*goal.cost_miss/((1 - share)*goal.cost_alarm) # what all misses weigh against all false alarms
+    return 'weighted' if 3/n <= odds <= 1 else 'calibrated'
 
 def made_cut(
     y,         # labels (n,), 1 is the minority
@@ -68,7 +70,8 @@ def made_cut(
     way=None   # argmax, validation, weighted or calibrated; None: `way_for`
 )->float: # a margin; say minority above it
     "The cut that serves a goal at a share"
-    y, way = np.asarray(y).astype(int), way or way_for(goal, share)
+    y = np.asarray(y).astype(int)
+    way = way or way_for(goal, share, (y == 0).sum())
     if way == 'argmax': return 0.
     if way == 'validation': return best_cut(y, m, score=goal.score)
     return best_cut(calibrated(y, m, share) if way == 'calibrated' else y, m, share_weights(y, share), goal.score)
@@ -82,8 +85,7 @@ def cut_for(
     c=1        # which class is the minority
 )->float: # a margin; say minority above it
     "`made_cut` of a run; raises `BadInput` if cross-fitted logits are asked for and not there"
-    way = way or way_for(goal, share)
-    side = run.cross if way.startswith('cross') else run.valid
+    side = run.cross if way and way.startswith('cross') else run.valid
     if side is None: raise BadInput(f'{run.recipe}, seed {run.seed}: no cross-fitted logits. Set folds = 5.')
     way = {'cross': 'weighted', 'cross_calibrated': 'calibrated'}.get(way, way)
     return made_cut(side.y == c, margin(side.logits, c), goal, share, way)

@@ -73,7 +73,7 @@ def decide(
     if goal.share: shares *= np.where(sick, goal.share/shares[sick].sum(), (1 - goal.share)/shares[~sick].sum())
     scale, shift = calibrate(y, z, shares, oof.groupby('y').group.nunique().to_list())
     offset = np.zeros(len(shares))
-    for c in rare: offset[c] = -made_cut(y == c, margin(z, c), goal, shares[c], 'weighted') # enough images for it
+    for c in rare: offset[c] = -made_cut(y == c, margin(z, c), goal, shares[c])
     bounds = review_bounds(y, z, oof.group, goal.level)
     return Decision(scale, shift, tuple(offset.tolist()), tuple(bounds), tuple(shares.tolist()))
 

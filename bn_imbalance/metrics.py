@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['margin', 'share_weights', 'f1_score', 'best_cut', 'expected_calibration_error', 'precision_recall_f1',
-           'minority_metrics', 'mean_interval', 'paired_difference']
+           'minority_metrics', 'mean_interval', 'paired_difference', 'rate_interval']
 
 # %% ../nbs/api/05_metrics.ipynb #76c7a135
 import numpy as np
-from scipy.special import expit, logsumexp, stdtrit
+from scipy.special import betaincinv, expit, logsumexp, stdtrit
 
 # %% ../nbs/api/05_metrics.ipynb #277ece19
 def margin(
@@ -122,3 +122,14 @@ def paired_difference(
 )->tuple[float, float, float]: # mean of a - b, low, high
     "Mean difference over the same seeds with its interval"
     return mean_interval(np.asarray(a, float) - np.asarray(b, float))
+
+# %% ../nbs/api/05_metrics.ipynb #bbe20ccf
+def rate_interval(
+    found:float,    # how many were counted; a mean over seeds need not be whole
+    n:int,          # among how many
+    level:float=.95 # coverage
+)->tuple[float, float]: # low, high
+    "Clopper and Pearson's interval of a rate"
+    a = (1 - level)/2
+    return (float(betaincinv(found, n - found + 1, a)) if found > 0 else 0.,
+            float(betaincinv(found + 1, n - found, 1 - a)) if found < n else 1.)

@@ -8,6 +8,7 @@ __all__ = ['SKIP', 'QUEUE_FORMAT', 'ROW', 'ANSWER', 'Queue', 'new_queue', 'add_r
 
 # %% ../nbs/api/53_queue.ipynb #q0000004
 from .core import *
+from .metrics import *
 import csv, errno, io, json, os, re
 from collections import Counter
 from datetime import datetime, timezone
@@ -15,7 +16,6 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 from fastcore.basics import patch
 from filelock import FileLock
-from scipy.special import betaincinv
 
 # %% ../nbs/api/53_queue.ipynb #q0000007
 SKIP = 'skip'
@@ -291,12 +291,6 @@ def disagreements(self:Queue)->pd.DataFrame: # path, label, who, when, round; an
     return pd.DataFrame(said, columns=ANSWER)
 
 # %% ../nbs/api/53_queue.ipynb #q0000036
-def _share(found, n, level=.95):
-    "A share with Clopper and Pearson's interval"
-    a = (1 - level)/2
-    return (found/n, float(betaincinv(found, n - found + 1, a)) if found else 0.,
-            float(betaincinv(found + 1, n - found, 1 - a)) if found < n else 1.)
-
 @patch
 def counts(self:Queue)->dict: # looked_at, found, by_chance (see below), random_looked_at, random_found, round
     """Images looked at, of the minority among them, and how many as many random ones would have held: by_chance,
@@ -306,7 +300,7 @@ def counts(self:Queue)->dict: # looked_at, found, by_chance (see below), random_
     looked_at = len({p for _, p in _standing(self._lines())})
     found = {p for p, l in labels.items() if l == self.info['minority']}
     n, k = len(drawn & set(labels)), len(drawn & found)
-    by_chance = tuple(looked_at*o for o in _share(k, n)) if n else None
+    by_chance = tuple(looked_at*o for o in (k/n, *rate_interval(k, n))) if n else None
     return dict(looked_at=looked_at, found=len(found), by_chance=by_chance, random_looked_at=n, random_found=k,
                 round=int(rows['round'].max()) if len(rows) else 0)
 

@@ -1,13 +1,24 @@
-"A real browser for tests, driven by the DevTools protocol. Needs Chromium (Debian: chromium) and websockets."
-import base64, json, shutil, subprocess, time
+"A real browser for tests: pages that drive themselves, and the DevTools protocol. Needs Chromium (Debian: chromium)."
+import base64, html, json, re, shutil, subprocess, time
 from pathlib import Path
 import pytest
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+needs_chromium = pytest.mark.skipif(not CHROMIUM, reason='there is no Chromium: apt-get install chromium')
+DUMP = ('--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
+        '--disable-component-update --disable-sync --virtual-time-budget=120000 --dump-dom').split()
 FLAGS = ('--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
          '--disable-component-update --disable-sync --disable-dev-shm-usage --remote-debugging-port=0 '
          '--disable-renderer-backgrounding --disable-backgrounding-occluded-windows').split()
 CODES = dict(ArrowLeft=37, ArrowRight=39, ArrowUp=38, ArrowDown=40, Escape=27, Enter=13, Tab=9, Home=36, End=35)
+
+
+def driven(page, folder):
+    "What the script of a page has written into its `pre` called driven"
+    (folder/'page.html').write_text(page)
+    r = subprocess.run([CHROMIUM, *DUMP, f'--user-data-dir={folder}/browser', (folder/'page.html').as_uri()],
+                       capture_output=True, text=True, timeout=300)
+    return json.loads(html.unescape(re.search(r'<pre id="driven">(.*?)</pre>', r.stdout, re.S)[1]))
 
 
 def needs_browser():

@@ -5,7 +5,8 @@ import imagehash, numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from scipy.stats import binomtest
-from bn_imbalance.check import MAX_PAIRS, NEAR, check_data, glance, near_pairs, recall_interval, write_check
+from bn_imbalance.metrics import rate_interval
+from bn_imbalance.check import MAX_PAIRS, NEAR, check_data, glance, near_pairs, write_check
 from bn_imbalance.data import read_data
 from bn_imbalance.leaves import leaf_image
 
@@ -101,8 +102,8 @@ def test_given_groups(tmp_path, command):
 def test_interval_is_scipys(n, share):
     k = round(share*n)
     ci = binomtest(k, n).proportion_ci(.95, 'exact')
-    np.testing.assert_allclose(recall_interval(k, n), (ci.low, ci.high), atol=1e-9)
-    low, high = recall_interval(k, n)
+    np.testing.assert_allclose(rate_interval(k, n), (ci.low, ci.high), atol=1e-9)
+    low, high = rate_interval(k, n)
     assert 0 <= low <= k/n <= high <= 1
 
 

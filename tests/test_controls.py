@@ -1,14 +1,12 @@
 """The controls of a report, moved in a real browser: their numbers are Python's. Needs Chromium (Debian: chromium)."""
-import html, json, re, shutil, subprocess
+import json, re
 import numpy as np, pytest
+from browser import driven, needs_chromium
 from bn_imbalance.goal import Goal
 from bn_imbalance.leaderboard import board
 from bn_imbalance.records import Run, Side
 from bn_imbalance.report import report_html
 
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-FLAGS = ('--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
-         '--disable-component-update --disable-sync --virtual-time-budget=60000 --dump-dom').split()
 # set the controls, let the page follow, read the table; one setting after the other
 DRIVER = '''<script>
 async function drive(settings) {
@@ -54,19 +52,15 @@ def test_a_page_without_script_can_be_read(runs):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CHROMIUM, reason='there is no Chromium: apt-get install chromium')
+@needs_chromium
 def test_the_page_computes_as_python_does(runs, tmp_path):
     rng = np.random.default_rng(0)
     kinds = ['f1', 'cost', 'recall']
     settings = [dict(kind=kinds[i % 3], share=round(rng.uniform(-3.3, -.3), 2), ratio=round(rng.uniform(0, 3), 2),
                      recall=round(rng.uniform(.5, .99), 2)) for i in range(21)]
-    page = report_html(runs, board(runs)) + DRIVER.replace('SETTINGS', json.dumps(settings))
-    (tmp_path/'report.html').write_text(page)
-    r = subprocess.run([CHROMIUM, *FLAGS, f'--user-data-dir={tmp_path}/browser', (tmp_path/'report.html').as_uri()],
-                       capture_output=True, text=True, timeout=300)
-    driven = json.loads(html.unescape(re.search(r'<pre id="driven">(.*?)</pre>', r.stdout, re.S)[1]))
-    assert len(driven) == 21
-    for s, o in zip(settings, driven):
+    out = driven(report_html(runs, board(runs)) + DRIVER.replace('SETTINGS', json.dumps(settings)), tmp_path)
+    assert len(out) == 21
+    for s, o in zip(settings, out):
         share, costs, recall = 10**float(o['share']), 10**float(o['ratio']), float(o['recall'])
         goal = {'f1': Goal(share=share), 'cost': Goal(cost_miss=costs, cost_alarm=1, share=share),
                 'recall': Goal(min_recall=recall, share=share)}[s['kind']]

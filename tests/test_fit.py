@@ -174,8 +174,7 @@ def test_own_images(tmp_path):
     assert r.returncode == 0, r.stderr[-2000:]
     t = pd.read_csv(tmp_path/'work'/'predictions.csv')
     eights = t.path.str.contains('new') & (t.path.str.extract(r'(\d+)\.png')[0].astype(int) > 9)
-    # three eights for validation, and one in a hundred at twenty to one: the cheapest cut need not find half of them
-    assert (t.label[eights] == 'eight').mean() > .3 and (tmp_path/'work'/'model.onnx').exists()
+    assert (t.label[eights] == 'eight').mean() > .5 and (tmp_path/'work'/'model.onnx').exists()
 
 
 def test_a_variant_typed_by_hand_is_a_recipe_like_any_other(tmp_path):

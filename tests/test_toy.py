@@ -1,14 +1,11 @@
 """The figure of chapter 3 in a real browser: its model is the chapter's. Needs Chromium (Debian: chromium)."""
-import html, json, re, shutil, subprocess
+import json, re
 from pathlib import Path
 import numpy as np, pytest
 from fastcore.nbio import read_nb
+from browser import driven, needs_chromium
 from bn_imbalance.toy import toy_figure, toy_judged, uniform
 
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-FLAGS = ('--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
-         '--disable-component-update --disable-sync --virtual-time-budget=120000 --dump-dom').split()
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason='there is no Chromium: apt-get install chromium')
 NAMES = 'share', 'steps', 'lr', 'momentum'
 # move the sliders, wait until the page has trained, read both rows of its table; one setting after the other
 DRIVER = '''<script>
@@ -59,14 +56,10 @@ def test_the_page_trains_as_the_chapter_does(toy, tmp_path):
     rng, inside = np.random.default_rng(0), lambda low, high: round(.05*round(rng.uniform(low, high)/.05), 2)
     settings = [dict(share=inside(-2.5, -.3), steps=inside(1, 3.2), lr=inside(-4, -1), momentum=inside(-3, 0))
                 for _ in range(10)]
-    page = tmp_path/'page.html'
     script = DRIVER.replace('SETTINGS', json.dumps(settings))
-    page.write_text(f'<!doctype html><meta charset=utf-8>{toy_figure(toy)}{script}')
-    r = subprocess.run([CHROMIUM, *FLAGS, f'--user-data-dir={tmp_path}/browser', page.as_uri()],
-                       capture_output=True, text=True, timeout=300)
-    driven = json.loads(html.unescape(re.search(r'<pre id="driven">(.*?)</pre>', r.stdout, re.S)[1]))
-    assert len(driven) == 10 and not driven[0]['hidden']
-    for s, o in zip(settings, driven):
+    out = driven(f'<!doctype html><meta charset=utf-8>{toy_figure(toy)}{script}', tmp_path)
+    assert len(out) == 10 and not out[0]['hidden']
+    for s, o in zip(settings, out):
         assert {k: float(v) for k, v in o['values'].items()} == s
         knobs = {k: 10**s[k] for k in NAMES} | dict(steps=round(10**s['steps']))
         for kind, final_bn in ('plain', False), ('layer', True):
