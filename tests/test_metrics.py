@@ -4,7 +4,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.special import expit
 from sklearn import metrics as sk
 from bn_imbalance.metrics import (best_cut, expected_calibration_error, margin, mean_interval, minority_metrics,
-                                  paired_difference, precision_recall_f1, share_weights)
+                                  paired_difference, precision_recall_f1, rate_interval, share_weights)
 
 margins = st.lists(st.integers(-12, 12).map(lambda i: i/2), min_size=4, max_size=40) # many ties
 
@@ -99,3 +99,10 @@ def test_as_scikit_learn_has_it(pairs, share):
     w = share_weights(y.astype(int), n_rare/100)
     assert got['brier'] == pytest.approx(sk.brier_score_loss(y, expit(m)))
     assert got['brier_rare'] == pytest.approx(sk.brier_score_loss(y, expit(m), sample_weight=w))
+
+
+def test_the_interval_of_a_rate_covers_it():
+    "Over many draws at least as often as it says"
+    rng, rate, n = np.random.default_rng(0), .05, 60
+    inside = [low <= rate <= high for k in rng.binomial(n, rate, 2000) for low, high in [rate_interval(k, n)]]
+    assert np.mean(inside) >= .95 and rate_interval(0, 10)[0] == 0 and rate_interval(10, 10)[1] == 1

@@ -76,14 +76,6 @@ def test_most_say_so(q):
                                                   round=1)
 
 
-def test_chance_covers_the_truth():
-    "The interval of what chance would have found, over many draws of the random part"
-    from bn_imbalance.queue import _share
-    rng, share, n = np.random.default_rng(0), .05, 60
-    inside = [low <= share <= high for k in rng.binomial(n, share, 2000) for _, low, high in [_share(k, n)]]
-    assert np.mean(inside) >= .95 and _share(0, 10)[:2] == (0, 0) and _share(10, 10)[2] == 1
-
-
 def test_cut_off_at_any_byte(q):
     q.answer(PATHS[0], 'sick', 'Ann')
     q.answer(PATHS[-5], 'healthy', 'Ann')
