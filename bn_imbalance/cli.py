@@ -126,7 +126,7 @@ def _show_failures(runs):
 @delegates(training_flags)
 def bn_compare(
     data:str='leaves',   # a name (leaves, elpv, ...), a folder of class folders, or a CSV file: path,label[,group]
-    recipes:str=None,    # names with commas, or all; with hyperparameters: focal:gamma=1
+    recipes:str=None,    # names with commas, usual or all; with hyperparameters: focal:gamma=1
     tune:int=None,       # settings to try for each recipe, judged on validation; 0 (the default): none
     tuned:str=None,      # recipes that get a few settings to try all the same, by default plain,final_bn; or none
     curve:str=None,      # subjects of the minority in training, with commas: how much would more images help?
