@@ -53,9 +53,10 @@ def find_fetched(
     holds:str='*' # what must be there: a file or folder, or a pattern
 )->Path|None: # a folder with class folders
     "Where images that `bn-data fetch` can get are, if they are at hand"
-    places = [os.environ.get(f'BN_IMBALANCE_{name.upper()}'), cache_dir()/name]
-    places += [o for p in Path.cwd().resolve().parents for o in (p/'shared').glob(f'{name}*')]
-    return next((Path(p) for p in places if p and any(Path(p).glob(holds))), None)
+    named = os.environ.get(f'BN_IMBALANCE_{name.upper()}')
+    beside = [o for p in Path.cwd().resolve().parents for o in (p/'shared').glob(f'{name}*')]
+    places = [cache_dir()/name, *beside] if named is None else [named] if named else []
+    return next((Path(p) for p in places if any(Path(p).glob(holds))), None)
 
 def _fetched(name, url, file, about):
     return Source(lambda size: find_fetched(name), lambda: find_fetched(name) is not None, f'bn-data fetch {name}',

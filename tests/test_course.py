@@ -55,7 +55,7 @@ def environment(bin_, folder, **more):
     nowhere = 'http://127.0.0.1:9'
     return dict(PATH=f'{bin_}:{os.environ["PATH"]}', HOME=str(folder), BN_IMBALANCE_CACHE=str(folder/'cache'),
                 OMP_NUM_THREADS='1', http_proxy=nowhere, https_proxy=nowhere, PIP_NO_INDEX='1',
-                PIP_DISABLE_PIP_VERSION_CHECK='1', **more)
+                PIP_DISABLE_PIP_VERSION_CHECK='1', BN_IMBALANCE_PLANTVILLAGE='', BN_IMBALANCE_MAGNETIC_TILE='', **more)
 
 def run_chapters(bin_, cwd, env, chapters):
     code = [bin_/'python', '-c', RUN, TRAINS, *chapters]

@@ -66,6 +66,9 @@ def test_what_is_not_there_is_told_with_the_way_to_get_it(monkeypatch, tmp_path)
         with pytest.raises(BadInput, match=f'To get it: bn-data fetch {name}'): read_data(name)
         monkeypatch.setenv(f'BN_IMBALANCE_{name.upper()}', str(write_folder(tmp_path/f'{name} of mine')))
         assert read_data(name).counts == {'majority': 40, 'minority': 20}
+        write_folder(tmp_path/name) # in the cache, but the variable says that there are none
+        monkeypatch.setenv(f'BN_IMBALANCE_{name.upper()}', '')
+        assert find_fetched(name) is None
     with pytest.raises(BadInput, match='one of leaves, elpv, plantvillage, magnetic_tile'): check_source('elvp')
 
 
