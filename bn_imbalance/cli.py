@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POSITIONAL', 'command', 'goal_flags', 'training_flags', 'bn_compare', 'bn_ablate', 'bn_data_fetch', 'bn_data_check',
-           'bn_data_share', 'bn_data', 'bn_report', 'bn_fit', 'bn_predict', 'bn_export']
+           'bn_data_share', 'bn_data', 'bn_report', 'bn_fit', 'bn_predict', 'bn_find', 'bn_export']
 
 # %% ../nbs/api/90_cli.ipynb #a85663e0
 from .core import *
@@ -412,6 +412,80 @@ def bn_predict(
     if bad: told += f', {bad} of them cannot be read: see the column error'
     if n and n == bad and not before: raise BadInput(f'{told}.')
     print(f'{told}.' + f' Table: {csv}'*bool(csv), file=sys.stderr)
+
+# %% ../nbs/api/90_cli.ipynb #e4146db8
+@command
+@delegates(training_flags, but=['protocol', 'seeds', 'separate', 'unfreeze', 'backend', 'workers'])
+def bn_find(
+    data:str,            # labelled images (a name, a folder of class folders, a CSV file), or a folder that bn-fit wrote
+    *images:str,         # unlabelled: files, folders, patterns such as 'field/*.jpg'
+    n:int=100,           # images in a round
+    strategy:str='mix',  # likely, strange, both, uncertain, diverse, mix (these in turn) or random
+    recipe:str=None,     # what learns from the labels; by default what --compare recommends, else ridge
+    compare:str=None,    # a folder that bn-compare wrote for the same kind of images
+    answers:str=None,    # answers to take over: a CSV file from an offline page, or a colleague's answers.csv
+    review:str=None,     # in place of images: a CSV file of bn-predict; those marked for review are looked at
+    serve:bool=False,    # open the page on this machine; Ctrl-C ends it
+    port:int=8642,       # of the page; 0: any that is free
+    who:str='',          # your name, if several people look
+    page:str=None,       # write the page as one offline file, for those who may run nothing
+    out:str='bn-find',   # folder for features, queue and answers; the same command goes on from there
+    **flags
+):
+    "Which unlabelled images should one look at, to find more of the rare class? With a page to label them on."
+    if review: q, more = _review(data, review, out), None
+    else: q, more = _search(data, images, n, strategy, recipe, compare, out, flags)
+    if answers: print(f'{q.merge(answers)} new answers from {answers}.')
+    told = more(q) if more else f'{len(q.rows)} images to look at.'
+    print(_paragraphs(told if isinstance(told, list) else [told]), flush=True)
+    if page:
+        from bn_imbalance.labelling import offline_page
+        file, shown, left = offline_page(out, page)
+        print(f'Page: {file}, {shown} images' + f'; {left} more had no room or cannot be shown'*bool(left))
+    if serve:
+        from bn_imbalance.labelling import serve
+        serve(out, port, who, more and (lambda q: more(q)[-1]))
+    if not (serve or page): print(f'To look at them: {_typed("bn-find") or "bn-find ..."} --serve, or --page FILE')
+
+# %% ../nbs/api/90_cli.ipynb #34701f51
+def _review(model, table, out):
+    "A queue of the images that a model is not sure of"
+    from bn_imbalance.model import load_model
+    from bn_imbalance.queue import Queue, review_queue
+    if (Path(out)/'find.json').exists(): return Queue(out)
+    classes = load_model(model).classes
+    if len(classes) > 2: raise BadInput(f'{model}: tells {len(classes)} classes apart; the page knows two.')
+    return review_queue(table, out, *classes, model)
+
+def _search(data, images, n, strategy, recipe, compare, out, flags):
+    "The queue of a search, and what adds a round to it and says so"
+    if not 1 <= n <= 100_000: raise BadInput(f'--n {n}: expected a whole number from 1 to 100000.')
+    model, s = (Path(data)/'model.json').is_file(), _settings(flags)
+    if not model: check_source(data)
+    from bn_imbalance.find import (STRATEGIES, begin, found_text, next_round, pool_counts, round_text,
+                                   search_with_data, search_with_model, write_labels)
+    from bn_imbalance.fit import recommended
+    from bn_imbalance.networks import check_size, usable_device
+    from bn_imbalance.predict import find_images
+    if strategy not in STRATEGIES: raise BadInput(f'--strategy {strategy}: unknown. {near(strategy, STRATEGIES)}')
+    warnings.filterwarnings('ignore', module='PIL') # of damaged files; they are counted
+    find_images(images) # what does not exist first
+    device = usable_device(flags.get('device'))
+    if compare: first, s, *_ = recommended(compare, s, _goal(flags), **_pick(flags, _of_settings))
+    recipe = recipe or (first if compare else 'ridge')
+    if model: search = search_with_model(data, recipe, device)
+    else:
+        check_size(s.arch, s.size)
+        search = search_with_data(_read(data, flags, s), s, recipe, device)
+    q = begin(search, images, out)
+    def more(q):
+        rows, told = q.rows, found_text(q, pool_counts(q, search))
+        last = set(rows.path[rows['round'] == rows['round'].max()])
+        waiting = len(last) and not last & set(q.answers().path)
+        if len(q.answers()): told.append(f'All labels, to train with: {write_labels(q, search)}')
+        if waiting: return told + [f'Round {rows["round"].max()} waits to be looked at: {len(last)} images.']
+        return told + round_text(q, *next_round(q, search, n, strategy))
+    return q, more
 
 # %% ../nbs/api/90_cli.ipynb #0ef22b88
 @command
