@@ -274,6 +274,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'bn_imbalance.find.search_with_data': ('api/find.html#search_with_data', 'bn_imbalance/find.py'),
                                    'bn_imbalance.find.search_with_model': ('api/find.html#search_with_model', 'bn_imbalance/find.py'),
                                    'bn_imbalance.find.set_aside': ('api/find.html#set_aside', 'bn_imbalance/find.py'),
+                                   'bn_imbalance.find.stranger_share': ('api/find.html#stranger_share', 'bn_imbalance/find.py'),
                                    'bn_imbalance.find.strangers': ('api/find.html#strangers', 'bn_imbalance/find.py'),
                                    'bn_imbalance.find.taught': ('api/find.html#taught', 'bn_imbalance/find.py'),
                                    'bn_imbalance.find.write_labels': ('api/find.html#write_labels', 'bn_imbalance/find.py')},

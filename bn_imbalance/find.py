@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'MIX', 'DRAWN', 'in_units', 'in_order', 'lot', 'set_aside', 'next_looks', 'head_on', 'margins', 'Search',
-           'search_with_data', 'search_with_model', 'answered', 'taught', 'scores', 'strangers', 'begin', 'pool_counts',
-           'next_round', 'write_labels', 'found_text', 'round_text']
+           'search_with_data', 'search_with_model', 'answered', 'taught', 'scores', 'stranger_share', 'strangers',
+           'begin', 'pool_counts', 'next_round', 'write_labels', 'found_text', 'round_text']
 
 # %% ../nbs/api/57_find.ipynb #ebeb9cc6
 from .core import *
@@ -29,7 +29,7 @@ import numpy as np, pandas as pd, torch
 from fastai.data.core import DataLoaders
 from torch import nn
 
-# %% ../nbs/api/57_find.ipynb #ae5030fb
+# %% ../nbs/api/57_find.ipynb #ecd9a630
 def in_units(
     x # numbers (n,)
 )->np.ndarray: # (n,)
@@ -61,13 +61,16 @@ def in_order(
     return [(i, strategy) for i in rows]
 
 def _in_turn(orders, n):
-    "The first of each, then the second of each, and so on, but nothing twice"
-    out = {}
-    for i, strategy in itertools.chain.from_iterable(itertools.zip_longest(*orders, fillvalue=(None, ''))):
-        if i is not None and len(out) < n: out.setdefault(i, strategy)
+    "The first of each order, then of each the next one that nobody has taken, and so on"
+    out, orders = {}, [iter(o) for o in orders]
+    while orders and len(out) < n:
+        for o in list(orders):
+            i, strategy = next(((i, k) for i, k in o if i not in out), (None, ''))
+            if i is None: orders.remove(o)
+            elif len(out) < n: out[i] = strategy
     return list(out.items())
 
-# %% ../nbs/api/57_find.ipynb #4c8c3ce9
+# %% ../nbs/api/57_find.ipynb #d424fdef
 def lot(
     digests # of images
 )->np.ndarray: # (n,), from 0 to 1
@@ -91,8 +94,10 @@ def next_looks(
     t = t.assign(lot=lot(t.digest), score=t.likely)
     if strategy == 'random': return t.nsmallest(n, 'lot').assign(strategy='random')
     apart = t.lot < aside
-    drawn = [(i, 'random') for i in t[apart].nsmallest(-(-n//20), 'lot').index]
-    order = in_order(t[~apart], strategy, n - len(drawn), see)
+    lots = max(-(-n//20), n - int((~apart).sum())) # when all others have been looked at, what was set aside is left
+    drawn = [(i, 'random') for i in t[apart].nsmallest(lots, 'lot').index]
+    ranked = n - len(drawn)
+    order = in_order(t[~apart], strategy, ranked, see) if ranked and not apart.all() else []
     for k, one in enumerate(drawn): order.insert(min(20*k + 10, len(order)), one)
     rows, names = zip(*order) if order else ((), ())
     return t.loc[list(rows)].assign(strategy=list(names))
@@ -223,21 +228,38 @@ def scores(
     return pd.DataFrame(dict(digest=digests, likely=likely[0] if len(likely) == 1 else sum(map(in_units, likely)),
                              strange=odd))
 
-# %% ../nbs/api/57_find.ipynb #5b911ffd
+# %% ../nbs/api/57_find.ipynb #30761ef9
+def stranger_share(
+    usual:torch.Tensor, # features of ordinary images (n, k)
+    subjects,           # which of them show the same (n,)
+    new:torch.Tensor,   # features of other images (m, k)
+    s:Settings=None     # None: as shipped
+)->float: # 0 to 1; nan if there are fewer than ten subjects
+    "How many new images are stranger than 99 % of the ordinary ones"
+    n, of = len(set(subjects)), np.unique(subjects, return_inverse=True)[1]
+    if n < 10: return float('nan')
+    (gauss,), fold = get_recipes(['mahalanobis']), np.random.default_rng(0).permutation(n)[of] % 5
+    known, seen = [], []
+    for k in range(5):
+        out = torch.from_numpy(fold == k)
+        score = head_on(usual[~out], np.zeros(int((~out).sum())), gauss, s or load_settings())[0].score
+        known.append(score(usual[out]))
+        seen.append(score(new))
+    return float((torch.stack(seen) > torch.cat(known).quantile(.99)).float().mean())
+
 def strangers(
-    search:Search,   # any
-    pool:Pool,       # any
-    t:pd.DataFrame   # from `scores`
-)->float: # share of the pool; nan if it is not known
+    search:Search, # any
+    pool:Pool      # any
+)->float: # share of the pool; nan if nothing is known
     "How much of a pool is stranger than 99 % of the known ordinary images"
-    if len(search.x): return float((t.strange > 0).mean())
-    e = search.evidence
+    e, new = search.evidence, _drawn(pool)
+    if len(search.x):
+        rows = np.random.default_rng(0).permutation(np.flatnonzero(search.y == 0))[:DRAWN]
+        return stranger_share(search.x[rows], search.items.group[rows], new, search.s)
     if e is None or not e['seen'].shape[1]: return float('nan')
-    f = _drawn(pool).numpy()
-    seen = np.c_[(f - e['mean']) @ e['components'].T, np.linalg.norm(f, axis=1)]
-    usual, (gauss,) = torch.from_numpy(e['seen'][e['y'] == 0]).float(), get_recipes(['mahalanobis'])
-    return float((margins(head_on(usual, np.zeros(len(usual)), gauss, search.s),
-                          torch.from_numpy(seen).float()) > 0).mean())
+    f, usual = new.numpy(), e['y'] == 0
+    new = torch.from_numpy(np.c_[(f - e['mean']) @ e['components'].T, np.linalg.norm(f, axis=1)]).float()
+    return stranger_share(torch.from_numpy(e['seen'][usual]).float(), e['subject'][usual], new, search.s)
 
 # %% ../nbs/api/57_find.ipynb #16cf5e90
 def _root(images):
@@ -270,7 +292,7 @@ def begin(
                 n_images=n, aside=set_aside(n))
     return q or new_queue(out, info)
 
-# %% ../nbs/api/57_find.ipynb #402cb5eb
+# %% ../nbs/api/57_find.ipynb #14e19bd7
 def pool_counts(
     q:Queue,       # from `begin`
     search:Search  # the same
@@ -294,7 +316,7 @@ def next_round(
     pool, known = _pool(q.folder, search), set(search.items.digest) # a thread needs a connection of its own
     heads, odd = taught(search, pool, answered(q, pool))
     t = scores(pool, heads, odd, search.eye.device)
-    strange, images = strangers(search, pool, t), pool.images
+    strange, images = strangers(search, pool), pool.images
     path = dict(zip(images.digest[::-1], images.path[::-1])) # of copies the first one
     queued = set(images.digest[images.path.isin({str(q.root/p) for p in q.rows.path})])
     t = t[~t.digest.isin(known | queued)].reset_index(drop=True)
