@@ -103,6 +103,14 @@ const short = x => Math.abs(x) >= 10 ? x.toFixed(1) : x.toFixed(3).replace(/^(-?
 const twoDigits = x => +x.toPrecision(2) // what is shown is what is computed with
 const percent = s => `${+(100*s).toPrecision(2)} %`
 
+const OWN = {plain: '#555555', weighted: '#CC79A7', logistic_regression: '#E69F00', final_bn_features: '#56B4E9'}
+function colorOf(name, recipes) { // as `recipe_color` of the figures; what has none there gets one that is left
+  const known = n => OWN[n.split(':')[0]] || (n.startsWith('final_bn') ? '#009E73' : null)
+  const taken = recipes.map(known), free = ['#E69F00', '#56B4E9', '#000000', '#CC79A7', '#999999'].filter(c => !taken.includes(c))
+  const others = recipes.filter(n => !known(n))
+  return known(name) || free[others.indexOf(name) % free.length]
+}
+
 function start(data, root) {
   for (const r of data.runs) for (const k of ['v0', 'v1', 't0', 't1']) r[k] = floats(r[k])
   const $ = name => root.querySelector(`[name=${name}]`), part = cls => root.querySelector('.' + cls)
@@ -119,9 +127,11 @@ function start(data, root) {
       .map(r => inWorld(r, goal, s).value), data.t)[0]/free(s)))
     const top = goal.kind === 'cost' ? Math.min(1.5, Math.max(1, ...lines.flat())) : 1
     const x = s => left + (W - left - 150)*Math.log(s/.0005)/Math.log(1000), y = v => low - (low - 12)*Math.min(v, top)/top
-    const colors = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00']
+    const colors = names.map(name => colorOf(name, data.recipes))
+    const like = name => data.recipes.filter(n => colorOf(n, data.recipes) === colorOf(name, data.recipes))
     const text = (px, py, t, more = '') => `<text x="${px}" y="${py}" ${more}>${t}</text>`
-    const parts = lines.map((l, i) => `<polyline fill="none" stroke="${colors[i]}" stroke-width="2" points="${
+    const parts = lines.map((l, i) => `<polyline fill="none" stroke="${colors[i]}" stroke-width="2" stroke-dasharray="${
+      ['none', '6 3', '2 3', '8 3 2 3'][like(names[i]).indexOf(names[i]) % 4]}" points="${
       l.map((v, j) => `${x(shares[j])},${y(v)}`).join(' ')}"/>` + text(W - 140, 24 + 18*i, names[i], `fill="${colors[i]}"`))
     parts.push(`<line x1="${x(share)}" x2="${x(share)}" y1="8" y2="${low}" stroke="currentColor" stroke-dasharray="3 3"/>`)
     names.forEach((name, i) => { const r = rows.find(r => r.name === name)
