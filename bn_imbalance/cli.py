@@ -417,7 +417,7 @@ def bn_predict(
 @command
 @delegates(training_flags, but=['protocol', 'seeds', 'separate', 'unfreeze', 'backend', 'workers'])
 def bn_find(
-    data:str,            # labelled images (a name, a folder of class folders, a CSV file), or a folder that bn-fit wrote
+    data:str,            # labelled images (a name, a folder of classes, a CSV file), or a folder that bn-fit wrote
     *images:str,         # unlabelled: files, folders, patterns such as 'field/*.jpg'
     n:int=100,           # images in a round
     strategy:str='mix',  # likely, strange, both, uncertain, diverse, mix (these in turn) or random

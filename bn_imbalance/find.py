@@ -325,7 +325,7 @@ def next_round(
     add_round(q, rows.assign(path=[Path(path[d]).relative_to(q.root).as_posix() for d in rows.digest]))
     return len(rows), strange
 
-# %% ../nbs/api/57_find.ipynb #e0fd84c9
+# %% ../nbs/api/57_find.ipynb #2c791fbe
 def write_labels(
     q:Queue,       # from `begin`
     search:Search  # the same
@@ -334,11 +334,13 @@ def write_labels(
     f, name = io.StringIO(), dict(zip(LABELS, search.names))
     out = csv.writer(f, lineterminator='\n')
     out.writerow(['path', 'label', 'group'])
-    out.writerows([os.path.abspath(p), name[l], g] for p, l, g in zip(*search.items[['path', 'label', 'group']].T.to_numpy()))
+    items = search.items
+    out.writerows([os.path.abspath(p), name[l], g] for p, l, g in zip(items.path, items.label, items.group))
     known = answered(q, _pool(q.folder, search))
     out.writerows([p, name[l], ''] for p, l in zip(known.path, known.label))
     return write_whole(q.folder/'labels.csv', f.getvalue().encode('utf-8', 'surrogateescape'))
 
+# %% ../nbs/api/57_find.ipynb #96241160
 def found_text(
     q:Queue,       # from `begin`
     c:dict         # from `pool_counts`
@@ -350,12 +352,15 @@ def found_text(
     out = [f'{c["images"]} images' + (f', of which {", ".join(less)}' if less else '') + f': {c["left"]} to look for.']
     if not n['looked_at']: return out
     out.append(f'Looked at {n["looked_at"]}, found {n["found"]} of {rare}.')
+    said = q.rows.path.map(q.labels()).dropna()
+    by = said.eq(rare).groupby(q.rows.strategy[said.index], sort=False).agg(['sum', 'size'])
+    if len(by) > 2: out[-1] += f' By strategy: {", ".join(f"{k} {a} of {b}" for k, a, b in by.itertuples())}.'
     if n['random_looked_at']:
         k, m = n['random_found'], n['random_looked_at']
         low, high = rate_interval(k, m)
         by, most = n['by_chance'][0], n['by_chance'][2]
-        out.append(f'Of {m} images drawn by lot {k} are {rare}: {k/m:.1%} of the pool [{low:.1%}, {high:.1%}], so as many '
-                   f'looks by lot would have found {by:.1f}, at most {most:.0f}.')
+        out.append(f'Of {m} images drawn by lot {k} are {rare}: {k/m:.1%} of the pool [{low:.1%}, {high:.1%}], so as '
+                   f'many looks by lot would have found {by:.1f}, at most {most:.0f}.')
     return out
 
 def round_text(
@@ -368,7 +373,7 @@ def round_text(
     lots = int((rows.strategy == 'random').sum())
     out = [f'Round {rows["round"].iloc[0]}: {n} images to look at, {lots} of them drawn by lot.']
     if strange > .5:
-        out.insert(0, f'{strange:.0%} of these images are stranger than 99 % of the ordinary ones that are known. They seem '
-                      'to come from elsewhere: another camera, another subject. The order may be worth little; believe '
-                      'what is found by lot.')
+        out.insert(0, f'{strange:.0%} of these images are stranger than 99 % of the ordinary ones that are known. They '
+                      'seem to come from elsewhere: another camera, another subject. The order may be worth little; '
+                      'believe what is found by lot.')
     return out

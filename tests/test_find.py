@@ -99,7 +99,7 @@ def test_rounds(field, search):
     known = answered(q, Pool(next((field/'find').glob('*.sqlite'))))
     assert known.label.value_counts().to_dict() == dict(majority=36 - c['found'], minority=c['found'])
     told = ' '.join(found_text(q, pool_counts(q, search)))
-    assert f'Looked at 36, found {c["found"]} of bad.' in told and 'drawn by lot' in told
+    assert f'Looked at 36, found {c["found"]} of bad. By strategy: likely ' in told and 'drawn by lot' in told
     labels = pd.read_csv(write_labels(q, search))
     assert labels.label.value_counts().to_dict() == dict(good=25 + 36 - c['found'], bad=5 + c['found'])
     assert read_data(field/'find'/'labels.csv').counts['minority'] == 5 + c['found']
