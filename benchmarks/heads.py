@@ -3,7 +3,8 @@
     python benchmarks/heads.py PLANTVILLAGE [--folders CELLS.csv,TILES.csv] [--seeds 20] [--only Apple]
 
 Rows go to bn_imbalance/results/heads.csv, seed by seed; a stopped run goes on behind the last seed that is there.
-A CSV has columns path, label[, group]; its rare class is the smaller one, and images are drawn in the paper's numbers.
+A CSV has columns path, label[, group]; its rare class is the smaller one, and images are drawn in the paper's numbers, or
+in smaller ones (`FEW`) where there are not as many.
 """
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ from bn_imbalance.training import train_heads
 STORED = stored_results()/'heads.csv'
 LRS = 3e-4, 1e-3, 3e-3
 PLANTS = 'Apple', 'Pepper,_bell'
+FEW = dict(train_majority=450, valid_majority=120, test_majority=250, test_minority=150)
 
 
 class CenterNorm(nn.BatchNorm1d):
@@ -94,9 +96,10 @@ def main(
     for data in sets:
         if not data.name.startswith(only): continue
         features = body_features(data.items, s)
+        sized = s if data.counts['majority'] >= 1300 else replace(s, **FEW)
         for seed in range(seeds):
             if ((have.data == data.name) & (have.seed == seed)).any(): continue
-            have = pd.concat([have, pd.DataFrame(one_seed(data, features, s, seed)).round(5)], ignore_index=True)
+            have = pd.concat([have, pd.DataFrame(one_seed(data, features, sized, seed)).round(5)], ignore_index=True)
             write_whole(STORED, have.to_csv(index=False))
             print(data.name, seed, flush=True)
     means = have.groupby(['data', 'head', 'recipe', 'lr'], sort=False)[['auroc', 'f1', 'f1_oracle', 'line']].mean()

@@ -6,8 +6,8 @@ from hypothesis import given, settings as hyp, strategies as st
 from PIL import Image
 from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data import read_data
-from bn_imbalance.find import (STRATEGIES, answered, begin, found_text, in_order, lot, next_looks, next_round,
-                               pool_counts, round_text, search_with_data, search_with_model, set_aside, write_labels)
+from bn_imbalance.find import (STRATEGIES, answered, begin, found_text, lot, next_looks, next_round, pool_counts,
+                               ranking, round_text, search_with_data, search_with_model, set_aside, write_labels)
 from bn_imbalance.pool import Pool
 from bn_imbalance.predict import find_images, load_model
 from bn_imbalance.queue import Queue
@@ -73,12 +73,12 @@ def test_a_round(size, n, strategy):
 
 def test_strategies_take_what_they_say():
     t = table(400)
-    first = {k: [i for i, _ in in_order(t, k, 10, see)] for k in STRATEGIES if k != 'random'}
+    first = {k: [i for i, _ in ranking(t, k, 10, see)] for k in STRATEGIES if k != 'random'}
     assert set(first['likely']) == set(t.likely.nlargest(10).index)
     assert set(first['strange']) == set(t.strange.nlargest(10).index)
     assert set(first['uncertain']) == set(t.likely.abs().nsmallest(10).index)
     assert len(set(first['mix']) & set(first['likely'])) >= 2 and all(len(set(v)) == 10 for v in first.values())
-    names = [k for _, k in in_order(t, 'mix', 10, see)]
+    names = [k for _, k in ranking(t, 'mix', 10, see)]
     assert {k: names.count(k) for k in names} == dict(likely=2, strange=2, both=2, uncertain=2, diverse=2)
 
 
