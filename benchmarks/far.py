@@ -1,7 +1,7 @@
 """bn-predict beyond one process: one worker of Ray against two and against none, memory, and the parts of the work.
 
-Predictions of what comes out stand in predictions.md. Workers share the images out in the same order, and the tables are
-compared byte by byte. The first pieces of each worker are left out of its rate: it has started by then.
+Predictions of what comes out stand in predictions.md. The tables are compared byte by byte. Rates are of the last two
+thirds of the images: the workers have started by then.
 
     python benchmarks/far.py           everything, into bn_imbalance/results/far.csv
     python benchmarks/far.py --quick   a tenth of the images, on the screen only
@@ -66,7 +66,7 @@ def photograph(path):
 def parts(d, model, say):
     "What one core does in a second"
     import numpy as np, torch
-    from bn_imbalance.images import decode
+    from bn_imbalance.images import decode, decoded
     from bn_imbalance.predict import model_logits
     def rate(f, n):
         f()
@@ -75,13 +75,16 @@ def parts(d, model, say):
         return n/(time.perf_counter() - start)
     photograph(d/'photograph.jpg')
     leaf = next(folder(d/'leaf', 1, 224).iterdir())
+    def median(f, n): return sorted(rate(f, n) for _ in range(3))[1]
     for name, path, n in ('leaf', leaf, 400), ('photograph', d/'photograph.jpg', 12):
-        say(f'decode {name}', sorted(rate(partial(decode, path, 224), n) for _ in range(3))[1], 'images a second, one core')
+        say(f'decode {name}', median(partial(decode, path, 224), n), 'images a second, one core')
+        both = median(lambda: list(decoded([path]*2*n, 224)), 1)*2*n
+        say(f'decode {name} in threads', both, f'images a second, {os.cpu_count()} cores')
         say(f'size {name}', path.stat().st_size/1e6, 'megabytes')
     torch.set_num_threads(1)
     model.net.to(memory_format=torch.channels_last)
     x = torch.from_numpy(np.stack([decode(leaf, 224)]*32))
-    say('network', 32*sorted(rate(partial(model_logits, model, x), 4) for _ in range(3))[1], 'images a second, one core')
+    say('network', 32*median(partial(model_logits, model, x), 4), 'images a second, one core')
 
 
 def speed(d, images, rounds, say):

@@ -496,6 +496,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'bn_imbalance/lines.py'),
                                     'bn_imbalance.lines.StoredLines.__init__': ( 'api/lines.html#storedlines.__init__',
                                                                                  'bn_imbalance/lines.py'),
+                                    'bn_imbalance.lines.StoredLines._count': ('api/lines.html#storedlines._count', 'bn_imbalance/lines.py'),
                                     'bn_imbalance.lines.StoredLines._join': ('api/lines.html#storedlines._join', 'bn_imbalance/lines.py'),
                                     'bn_imbalance.lines.StoredLines._names': ('api/lines.html#storedlines._names', 'bn_imbalance/lines.py'),
                                     'bn_imbalance.lines.StoredLines._put': ('api/lines.html#storedlines._put', 'bn_imbalance/lines.py'),

@@ -29,7 +29,7 @@ def ray_data(
         raise BadInput("--backend ray: Ray Data is not installed. pip install 'bn_imbalance[ray]'") from None
     logging.getLogger('ray.data').setLevel(logging.ERROR)
     if mine := not ray.is_initialized():
-        here = {} if os.environ.get('RAY_ADDRESS') else dict(num_cpus=cpus, include_dashboard=False)
+        here = {} if os.environ.get('RAY_ADDRESS') else dict(address='local', num_cpus=cpus, include_dashboard=False)
         ray.init(log_to_driver=False, logging_level='error', **here)
     context = ray.data.DataContext.get_current()
     try:
@@ -106,8 +106,8 @@ def _results(ray, items):
         while cause and not isinstance(cause, BadInput): cause = getattr(cause, 'cause', None) or cause.__cause__
         if cause: raise cause from None
         if not isinstance(e, ray.exceptions.RayActorError): raise
-        raise BadInput(f'--backend ray: workers died {TRIES + 1} times over the same images, perhaps for lack of memory. '
-                       'Fewer --workers leave more for each; what is finished is kept.') from None
+        raise BadInput(f'--backend ray: workers died {TRIES + 1} times over the same images, perhaps for lack '
+                       'of memory. Fewer --workers leave more for each; what is finished is kept.') from None
 
 # %% ../nbs/api/60_far.ipynb #d0000015
 PIECE = 8 # batches

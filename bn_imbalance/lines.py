@@ -107,7 +107,9 @@ class StoredLines:
             self.fs, self.file = file_system(path)
             self.folder = f'{self.file}.parts'
             old = self.fs.exists(self.file)
-            self.n = sum(k is not None for k, _ in self._read(self.file)) if old else 0
+            self.n, whole = self._count(self.file) if old else (0, 0)
+            if old and whole < self.fs.info(self.file)['size']:
+                raise BadInput(f'{path}: its last line is cut off. Give another --csv.')
             self.parts, self.files = [], [self.file]*old
             for name in self._names(): self._take(name)
             self.fs.pipe_file(f'{self.folder}/joined', b'') # if this is forbidden, it is better known now
@@ -126,6 +128,13 @@ class StoredLines:
 
 # %% ../nbs/api/29_lines.ipynb #b0000017
 @patch
+def _count(self:StoredLines, file):
+    "Lines, and how many bytes they take with the names of the columns"
+    n = whole = 0
+    for key, whole in self._read(file): n += key is not None
+    return n, whole
+
+@patch
 def _names(self:StoredLines):
     if not self.fs.exists(self.folder): return []
     names = sorted(o['name'] for o in self.fs.ls(self.folder, detail=True))
@@ -137,10 +146,10 @@ def _take(self:StoredLines, name):
     start = int(name.rsplit('/')[-1].removesuffix('.csv'))
     if start < self.n and not self.parts: return
     if start != self.n: raise BadInput(f'{self.path}.parts: line {self.n} is in no part. Give another --csv.')
-    n = whole = 0
-    for _, whole in self._read(name): n += 1
+    n, whole = self._count(name)
     if whole < self.fs.info(name)['size']: # not every store writes a file whole
         self.fs.pipe_file(name, self.fs.cat_file(name, end=whole))
+    if not n: return # the next part will have its name
     self.n += n
     self.parts.append(name)
     self.files.append(name)

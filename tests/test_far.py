@@ -160,13 +160,19 @@ def test_a_store_that_fails_at_any_moment(memory, monkeypatch, step):
     assert memory.cat_file('/r/out.csv').decode() == text and memory.find('/r') == ['/r/out.csv']
 
 
-def test_a_part_that_was_cut_off(memory):
+@pytest.mark.parametrize('there', [0, 1, 8, 13, 14, 20])
+def test_a_part_that_was_cut_off(memory, there):
     "Not every store writes a file whole"
-    memory.pipe_file('/r/out.csv.parts/000000000000.csv', (line('a') + line('b'))[:-4].encode())
-    with StoredLines('memory://r/out.csv', COLUMNS, ME) as out:
-        assert list(out.keys()) == ['a']
-        add(out, 'bc')
+    memory.pipe_file('/r/out.csv.parts/000000000000.csv', (line('a') + line('b'))[:there].encode())
+    with StoredLines('memory://r/out.csv', COLUMNS, ME) as out: add(out, left_to_do('abc', out.keys()))
+    assert out.n == (there >= len(line('a')))
     assert pd.read_csv('memory://r/out.csv').path.tolist() == ['a', 'b', 'c']
+
+
+def test_a_file_that_somebody_cut(memory):
+    with StoredLines('memory://r/out.csv', COLUMNS, ME) as out: add(out, 'ab')
+    memory.pipe_file('/r/out.csv', memory.cat_file('/r/out.csv')[:-3])
+    with pytest.raises(BadInput, match='cut off'): StoredLines('memory://r/out.csv', COLUMNS, ME)
 
 
 def test_a_file_address_is_a_path(tmp_path):
