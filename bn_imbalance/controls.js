@@ -100,6 +100,7 @@ function board(data, goal, share) {
 }
 
 const short = x => Math.abs(x) >= 10 ? x.toFixed(1) : x.toFixed(3).replace(/^(-?)0\./, '$1.')
+const twoDigits = x => +x.toPrecision(2) // what is shown is what is computed with
 const percent = s => `${+(100*s).toPrecision(2)} %`
 
 function start(data, root) {
@@ -108,7 +109,7 @@ function start(data, root) {
   const words = {f1: 'F1', cost: 'cost per 1000', recall: 'precision at the recall'}
   function goalNow() {
     const kind = root.querySelector('[name=kind]:checked').value
-    return {kind, ratio: 10**+$('ratio').value, recall: +$('recall').value}
+    return {kind, ratio: twoDigits(10**+$('ratio').value), recall: +$('recall').value}
   }
   function draw(goal, share, rows) {
     const names = [...new Set([...rows.slice(0, 4).map(r => r.name), ...(data.recipes.includes('plain') ? ['plain'] : [])])]
@@ -132,13 +133,13 @@ function start(data, root) {
       parts.join('') + text(left, H - 2, `share of the minority; up: ${label}`) + '</svg>'
   }
   function update() {
-    const goal = goalNow(), share = 10**+$('share').value, rows = board(data, goal, share), first = rows[0]
+    const goal = goalNow(), share = twoDigits(10**+$('share').value), rows = board(data, goal, share), first = rows[0]
     part('share-now').textContent = percent(share)
-    part('ratio-now').textContent = `${+goal.ratio.toPrecision(2)}`
+    part('ratio-now').textContent = `${goal.ratio}`
     part('recall-now').textContent = short(goal.recall)
     for (const k of ['ratio', 'recall']) $(k).closest('label').hidden = goal.kind !== {ratio: 'cost', recall: 'recall'}[k]
     const told = v => `${short(v[0])}${v[1] < v[2] ? ` [${short(v[1])}, ${short(v[2])}]` : ''}`, tied = rows.filter(r => r.tied)
-    const what = {f1: 'the best F1 counts', cost: `a miss costs ${+goal.ratio.toPrecision(2)} false alarms`,
+    const what = {f1: 'the best F1 counts', cost: `a miss costs ${goal.ratio} false alarms`,
                   recall: `a recall of ${short(goal.recall)} must be reached`}[goal.kind]
     part('says').textContent = `Where ${percent(share)} of the images are of the minority and ${what}: ${first.name} is first, ` +
       `${words[goal.kind]} ${told(first.value)}. Of 1000 images it finds ${first.found.toFixed(1)} of ${short(1000*share)} and raises ` +

@@ -61,7 +61,8 @@ def test_the_page_computes_as_python_does(runs, tmp_path):
     out = driven(report_html(runs, board(runs)) + DRIVER.replace('SETTINGS', json.dumps(settings)), tmp_path)
     assert len(out) == 21
     for s, o in zip(settings, out):
-        share, costs, recall = 10**float(o['share']), 10**float(o['ratio']), float(o['recall'])
+        share, costs = (float(f'{10**float(o[k]):.2g}') for k in ('share', 'ratio')) # as they are shown
+        recall = float(o['recall'])
         goal = {'f1': Goal(share=share), 'cost': Goal(cost_miss=costs, cost_alarm=1, share=share),
                 'recall': Goal(min_recall=recall, share=share)}[s['kind']]
         lb = board(runs, goal)

@@ -1,0 +1,303 @@
+"""Looking for more of the rare class: what is taken, what is left out, and what survives."""
+import json, shutil, socket, subprocess, sys
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch
+from hypothesis import given, settings as hyp, strategies as st
+from PIL import Image
+from bn_imbalance.core import BadInput, load_settings
+from bn_imbalance.data import read_data
+from bn_imbalance.find import (STRATEGIES, answered, begin, found_text, in_order, lot, next_looks, next_round,
+                               pool_counts, round_text, search_with_data, search_with_model, set_aside, write_labels)
+from bn_imbalance.pool import Pool
+from bn_imbalance.predict import find_images, load_model
+from bn_imbalance.queue import Queue
+from deployed import images, one_line, saved # noqa: F401, fixtures
+
+SMALL = dict(arch='resnet18', weights='random', size=32)
+FLAGS = '--arch resnet18 --weights random --size 32'.split()
+
+
+def picture(path, level, seed):
+    pixels = (level + 60*np.random.default_rng(seed).random((32, 32, 3))).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def field(tmp_path):
+    "25 good images and 5 bad ones with labels, 100 and 6 without; file names tell which, and nobody reads them"
+    for label, n, level in ('good', 25, 150), ('bad', 5, 80):
+        (tmp_path/'known'/label).mkdir(parents=True)
+        for i in range(n): picture(tmp_path/'known'/label/f'{i:03d}.png', level, i)
+    (tmp_path/'field'/'day 1').mkdir(parents=True)
+    for i in range(106):
+        label, level = ('bad', 80) if i % 18 == 0 else ('good', 150)
+        picture(tmp_path/'field'/f'{label} {i:03d}.png', level, 1000 + i)
+    return tmp_path
+
+
+@pytest.fixture
+def search(field): return search_with_data(read_data(field/'known', majority='good'), load_settings(**SMALL))
+
+
+def look(q, n=None):
+    "Somebody who knows says what the images are of that wait"
+    todo = [p for p in q.rows.path if p not in set(q.answers().path)]
+    for p in todo[:n]: q.answer(p, 'bad' if Path(p).name.startswith('bad') else 'good')
+    return todo
+
+
+def table(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(dict(digest=[f'{seed}-{i}' for i in range(n)], likely=rng.normal(size=n),
+                             strange=rng.normal(size=n)))
+
+
+def see(digests): return torch.tensor([[(k := int(d.split('-')[1])) % 97, k % 89] for d in digests], dtype=torch.float)
+
+
+@hyp(max_examples=40, deadline=None)
+@given(size=st.integers(1, 300), n=st.integers(1, 120), strategy=st.sampled_from(list(STRATEGIES)))
+def test_a_round(size, n, strategy):
+    "As many as asked for or as there are, nothing twice, what is set aside by lot alone"
+    t, aside = table(size), set_aside(size)
+    rows = next_looks(t, strategy, n, see, aside)
+    drawn = rows.strategy == 'random'
+    assert rows.digest.is_unique and set(rows.digest) <= set(t.digest) and not rows.isna().any().any()
+    if strategy == 'random': assert len(rows) == min(n, size) and drawn.all()
+    else:
+        apart = lot(rows.digest) < aside
+        assert (apart == drawn).all() and drawn.sum() == min(-(-n//20), (lot(t.digest) < aside).sum())
+        assert len(rows) == drawn.sum() + min(n - drawn.sum(), (lot(t.digest) >= aside).sum())
+
+
+def test_strategies_take_what_they_say():
+    t = table(400)
+    first = {k: [i for i, _ in in_order(t, k, 10, see)] for k in STRATEGIES if k != 'random'}
+    assert set(first['likely']) == set(t.likely.nlargest(10).index)
+    assert set(first['strange']) == set(t.strange.nlargest(10).index)
+    assert set(first['uncertain']) == set(t.likely.abs().nsmallest(10).index)
+    assert len(set(first['mix']) & set(first['likely'])) >= 2 and all(len(set(v)) == 10 for v in first.values())
+    names = [k for _, k in in_order(t, 'mix', 10, see)]
+    assert {k: names.count(k) for k in names} == dict(likely=2, strange=2, both=2, uncertain=2, diverse=2)
+
+
+def test_the_lot_is_fair_and_stays():
+    digests = [f'{i:032x}' for i in range(20_000)]
+    x = lot(digests)
+    assert 0 <= x.min() and x.max() < 1 and abs(x.mean() - .5) < .01 and (lot(digests[::-1]) == x[::-1]).all()
+    assert abs((x < set_aside(20_000)).mean() - .02) < .005
+
+
+def test_rounds(field, search):
+    q = begin(search, [field/'field'], field/'find', progress=False)
+    for n in range(1, 4):
+        assert next_round(q, search, 12)[0] == 12 and q.rows['round'].max() == n
+        look(q)
+    c = q.counts()
+    assert c['looked_at'] == 36 and c['found'] >= 5 and c['random_looked_at'] >= 3
+    known = answered(q, Pool(next((field/'find').glob('*.sqlite'))))
+    assert known.label.value_counts().to_dict() == dict(majority=36 - c['found'], minority=c['found'])
+    told = ' '.join(found_text(q, pool_counts(q, search)))
+    assert f'Looked at 36, found {c["found"]} of bad.' in told and 'drawn by lot' in told
+    labels = pd.read_csv(write_labels(q, search))
+    assert labels.label.value_counts().to_dict() == dict(good=25 + 36 - c['found'], bad=5 + c['found'])
+    assert read_data(field/'find'/'labels.csv').counts['minority'] == 5 + c['found']
+    while True: # until nothing is left
+        try: next_round(q, search, 40)
+        except BadInput as e: break
+    assert 'every image has been looked at' in str(e) and len(q.rows) == 106 and q.rows.path.is_unique
+
+
+def test_what_is_left_out(field, search):
+    "Labelled images are known by their content, copies by theirs, and what cannot be read is counted"
+    there = field/'field'/'day 1'
+    for i in range(3): shutil.copy(field/'known'/'bad'/f'{i:03d}.png', there/f'renamed {i}.png')
+    shutil.copy(field/'field'/'good 001.png', there/'copy.png')
+    (there/'empty.png').write_bytes(b'')
+    q = begin(search, [field/'field'], field/'find', progress=False)
+    assert pool_counts(q, search) == dict(images=111, bad=1, copies=1, labelled=3, left=106)
+    next_round(q, search, 200)
+    assert len(q.rows) == 106 and not q.rows.path.str.contains('renamed|empty').any()
+    told, = found_text(q, pool_counts(q, search))
+    assert told == ('111 images, of which 1 cannot be read, 1 are copies, 3 are among the labelled ones: '
+                    '106 to look for.')
+
+
+def test_a_killed_look_goes_on(field, search):
+    pool, paths = Pool(field/'pool.sqlite'), list(find_images([field/'field']))
+    class Tired(Exception): pass
+    seen = []
+    def tired(pixels, bs):
+        if len(seen) == 3: raise Tired
+        seen.append(len(pixels))
+        return search.eye(pixels, bs)
+    tired.size = 32
+    with pytest.raises(Tired): pool.look(paths, tired, 16, progress=False)
+    again = Pool(field/'pool.sqlite')
+    assert len(again.images) == 48 and again.look(paths, search.eye, 16, progress=False) == 58
+    whole = Pool(field/'whole.sqlite')
+    whole.look(paths, search.eye, 16, progress=False)
+    assert again.images.equals(whole.images)
+    np.testing.assert_allclose(again.features(whole.images.digest), whole.features(whole.images.digest), rtol=1e-5)
+
+
+def test_a_full_disk(field, search):
+    pool = Pool(field/'pool.sqlite')
+    pool.db.execute('pragma max_page_count = 40')
+    with pytest.raises(BadInput, match='pool.sqlite: cannot be used .*full.* make room'):
+        pool.look(find_images([field/'field']), search.eye, progress=False)
+    pool.db.execute('pragma max_page_count = 100000')
+    pool.look(find_images([field/'field']), search.eye, progress=False)
+    assert len(pool.images) == 106
+
+
+def test_strangers_are_told(field, search, tmp_path):
+    "Images of another kind: bright lines on black"
+    (tmp_path/'elsewhere').mkdir()
+    for i in range(30):
+        pixels = np.zeros((32, 32, 3), np.uint8)
+        pixels[::i % 4 + 2] = 255
+        pixels[i, i] = 1 + i
+        Image.fromarray(pixels).save(tmp_path/'elsewhere'/f'{i}.png')
+    q = begin(search, [tmp_path/'elsewhere'], tmp_path/'find', progress=False)
+    n, strange = next_round(q, search, 10)
+    assert strange > .9 and 'seem to come from elsewhere' in round_text(q, n, strange)[0]
+    q = begin(search, [field/'field'], tmp_path/'usual', progress=False)
+    n, strange = next_round(q, search, 10)
+    assert strange < .4 and round_text(q, n, strange) == ['Round 1: 10 images to look at, 1 of them drawn by lot.']
+
+
+def test_with_a_model(saved, field, tmp_path): # noqa: F811
+    search = search_with_model(saved)
+    q = begin(search, [field/'field'], tmp_path/'find', progress=False)
+    next_round(q, search, 12)
+    model = load_model(saved)
+    z = model.predict([field/'field']).set_index('path').probability
+    z.index = z.index.str.replace(f'{field}/field/', '', regex=False)
+    ranked = q.rows[q.rows.strategy != 'random']
+    odds = np.log(z/(1 - z))[ranked.path]
+    np.testing.assert_allclose(ranked.score, odds, rtol=1e-3, atol=1e-3) # the model's own margin
+    look(q)
+    next_round(q, search, 12)
+    look(q)
+    assert q.counts()['found'] >= 4 and q.counts()['looked_at'] == 24
+    assert set(pd.read_csv(write_labels(q, search)).label) == {'good', 'bad'}
+
+
+def test_the_command(field, command):
+    args = 'bn-find', field/'known', field/'field', '--out', field/'find', '--n', 12, *FLAGS
+    code, out, err = command(*args)
+    assert code == 0, err
+    assert '106 images: 106 to look for.' in out and 'Round 1: 12 images to look at, 1 of them' in out
+    assert '--serve' in out
+    assert 'Round 1 waits to be looked at: 12 images.' in command(*args)[1]
+    q = Queue(field/'find')
+    look(q)
+    code, out, err = command(*args, '--page', field/'page.html')
+    assert code == 0 and 'Round 2: 12 images' in out and 'page.html, 12 images' in out and 'labels.csv' in out, err
+    first = q.rows.path[q.rows['round'] == 2].iloc[0]
+    (field/'from Bob.csv').write_text(f'path,label,who,when,round\n{first},bad,Bob,2026-05-04T10:00:00+00:00,2\n')
+    code, out, err = command(*args, '--answers', field/'from Bob.csv')
+    assert code == 0 and '1 new answers' in out and 'Round 3' in out, err
+
+
+def test_labels_as_a_data_set(field, command):
+    "What was found trains a model"
+    args = 'bn-find', field/'known', field/'field', '--out', field/'find', '--n', 30, *FLAGS
+    for _ in range(2):
+        assert command(*args)[0] == 0
+        look(Queue(field/'find'))
+    command(*args)
+    how = '--minority bad --epochs 1 --seeds 2 --batch-size 8 --backend serial'.split()
+    code, out, err = command('bn-fit', field/'find'/'labels.csv', '--out', field/'model', *FLAGS, *how)
+    assert code == 0, err
+
+
+def test_bad_input(field, command, saved, tmp_path): # noqa: F811
+    def told(*args): return command('bn-find', *args, '--out', field/'find', *FLAGS)
+    known, there = field/'known', field/'field'
+    one_line(told(known, field/'nowhere'), 'nowhere: no such file or folder')
+    one_line(told(known), 'no images given')
+    one_line(told(field/'nothing', there), 'nothing: no such folder or file')
+    one_line(told(known, there, '--strategy', 'likly'), "--strategy likly: unknown. Did you mean likely?")
+    one_line(told(known, there, '--n', '0'), '--n 0: expected a whole number')
+    one_line(told(known, there, '--recipe', 'augment'), 'augment', 'cannot be run on features')
+    one_line(told(known, there, '--recipe', 'padim'), 'padim: looks at patches')
+    one_line(told(known, there, '--recipe', 'nothing'), 'nothing')
+    (field/'blank').mkdir()
+    (field/'blank'/'a.png').write_bytes(b'')
+    one_line(told(known, field/'blank'), '1 images, none of which can be read and has no label yet')
+    one_line(told(known, known), 'none of which can be read and has no label yet') # all of them are labelled
+    assert not (field/'find'/'find.json').exists()
+    assert told(known, there)[0] == 0
+    one_line(told(saved, there), 'a search for bad with', 'Give another --out')
+    one_line(told(known, saved.parent), 'Give another --out') if list(saved.parent.rglob('*.png')) else None
+    one_line(told(known, there, '--answers', field/'none.csv'), 'none.csv: no such file')
+    answers = field/'find'/'answers.csv'
+    answers.write_text('path,label,who,when,round\nx.png,bad,,,1\n')
+    one_line(told(known, there), "answers.csv: line 2: there is no image 'x.png'")
+    answers.unlink()
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        s.listen()
+        pytest.importorskip('fasthtml')
+        one_line(told(known, there, '--serve', '--port', s.getsockname()[1]), 'Address already in use')
+
+
+def test_review(saved, images, command, tmp_path): # noqa: F811
+    "What bn-predict wants to be looked at makes a queue"
+    assert command('bn-predict', saved, images, '--csv', tmp_path/'out.csv')[0] == 0
+    t = pd.read_csv(tmp_path/'out.csv').assign(review=['yes', 'no']*26)
+    t.to_csv(tmp_path/'out.csv', index=False)
+    args = 'bn-find', saved, '--review', tmp_path/'out.csv', '--out', tmp_path/'find'
+    code, out, err = command(*args)
+    assert code == 0 and '26 images to look at.' in out, err
+    Queue(tmp_path/'find').answer(Queue(tmp_path/'find').rows.path[0], 'bad')
+    assert command(*args)[0] == 0 and len(Queue(tmp_path/'find').answers()) == 1
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow(field, tmp_path):
+    "Four times as many images, and hardly more memory"
+    code = '''
+import resource, sys
+from bn_imbalance.cli import bn_find
+sys.argv = ['bn-find', *sys.argv[1:]]
+bn_find.cli()
+print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+'''
+    def peak(n):
+        folder = tmp_path/f'field {n}'
+        folder.mkdir()
+        for i in range(n): picture(folder/f'{i}.png', 150, 10_000 + i)
+        r = subprocess.run([sys.executable, '-c', code, field/'known', folder, '--out', tmp_path/f'find {n}', *FLAGS],
+                           capture_output=True, text=True)
+        assert r.returncode == 0, r.stderr
+        return int(r.stdout.split('PEAK')[1])
+    small, large = peak(1000), peak(4000)
+    assert large < 1.1*small, (small, large)
+
+
+@pytest.mark.slow
+def test_a_round_in_the_browser(field, tmp_path):
+    "bn-find --serve: label, press Retrain, and the next round is there"
+    from browser import Browser, needs_browser
+    from test_labelling import READY, label
+    needs_browser()
+    cli = 'from bn_imbalance.cli import bn_find; bn_find.cli()'
+    args = [sys.executable, '-c', cli, field/'known', field/'field', '--out', field/'find', '--n', 12, *FLAGS,
+            '--serve', '--port', 0]
+    with subprocess.Popen(list(map(str, args)), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            address = next(line for line in process.stdout if line.startswith('Open ')).split()[1]
+            q = Queue(field/'find')
+            with Browser(tmp_path/'profile') as browser:
+                page = browser.page(address)
+                page.until(READY)
+                label(page, ''.join('2' if p.startswith('bad') else '1' for p in q.rows.path))
+                page.js("document.getElementById('retrain').click()")
+                page.until("document.getElementById('place').textContent.startsWith('1 of 12')")
+                assert len(q.rows) == 24 and len(q.answers()) == 12
+                assert not page.complaints()
+        finally: process.kill()
+    assert json.loads((field/'find'/'find.json').read_text())['minority'] == 'bad'
