@@ -1,10 +1,11 @@
 """bn-predict beyond one process: one worker of Ray against two and against none, memory, and the parts of the work.
 
 Predictions of what comes out stand in predictions.md. The tables are compared byte by byte. Rates are of the last two
-thirds of the images: the workers have started by then.
+thirds of the images: the workers have started by then. They need a machine that is otherwise idle; the parts do not.
 
-    python benchmarks/far.py           everything, into bn_imbalance/results/far.csv
-    python benchmarks/far.py --quick   a tenth of the images, on the screen only
+    python benchmarks/far.py                everything, into bn_imbalance/results/far.csv
+    python benchmarks/far.py parts memory   some of it; the other lines of the file stay
+    python benchmarks/far.py --quick        a tenth of the images, on the screen only
 
 The embedded leaves are drawn at 224 pixels; photographs are one of them at 4000 x 3000 pixels with noise.
 """
@@ -39,12 +40,11 @@ def watched(*args):
     peaks = {'main': 0, 'worker': 0}
     def watch():
         while p.poll() is None:
-            try:
-                for o in (main := psutil.Process(p.pid), *main.children(recursive=True)):
-                    name = 'main' if o.pid == p.pid else 'worker' if '_Worker' in ' '.join(o.cmdline()) else None
-                    if name: peaks[name] = max(peaks[name], o.memory_info().rss/2**20)
-            except (psutil.NoSuchProcess, psutil.AccessDenied): pass
-            time.sleep(.1)
+            for o in psutil.process_iter(['pid', 'cmdline', 'memory_info']):
+                command = ' '.join(o.info['cmdline'] or ())
+                name = 'main' if o.pid == p.pid else 'worker' if '(_Worker)' in command else ''
+                if name and o.info['memory_info']: peaks[name] = max(peaks[name], o.info['memory_info'].rss/2**20)
+            time.sleep(.2)
     thread = threading.Thread(target=watch)
     thread.start()
     out, _ = p.communicate()
@@ -64,24 +64,22 @@ def photograph(path):
 
 
 def parts(d, model, say):
-    "What one core does in a second"
+    "What one core does in a second of its time, whoever else is on the machine"
     import numpy as np, torch
-    from bn_imbalance.images import decode, decoded
+    from bn_imbalance.images import decode
     from bn_imbalance.predict import model_logits
     def rate(f, n):
         f()
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(n): f()
-        return n/(time.perf_counter() - start)
+        return n/(time.process_time() - start)
+    torch.set_num_threads(1)
     photograph(d/'photograph.jpg')
     leaf = next(folder(d/'leaf', 1, 224).iterdir())
     def median(f, n): return sorted(rate(f, n) for _ in range(3))[1]
     for name, path, n in ('leaf', leaf, 400), ('photograph', d/'photograph.jpg', 12):
         say(f'decode {name}', median(partial(decode, path, 224), n), 'images a second, one core')
-        both = median(lambda: list(decoded([path]*2*n, 224)), 1)*2*n
-        say(f'decode {name} in threads', both, f'images a second, {os.cpu_count()} cores')
         say(f'size {name}', path.stat().st_size/1e6, 'megabytes')
-    torch.set_num_threads(1)
     model.net.to(memory_format=torch.channels_last)
     x = torch.from_numpy(np.stack([decode(leaf, 224)]*32))
     say('network', 32*median(partial(model_logits, model, x), 4), 'images a second, one core')
@@ -113,20 +111,26 @@ def memory(d, sizes, say):
 
 @call_parse
 def main(
+    *what:str,       # parts, speed, memory; by default all
     quick:bool=False # a tenth of the images, and write nothing?
 ):
-    rows = []
-    def say(what, value, unit):
-        rows.append((what, float(f'{value:.4g}'), unit))
-        print(f'{what:24} {value:10.4g} {unit}', flush=True)
-    os.environ.setdefault('RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO', '0') # what Ray says about GPUs is not our subject
+    what, rows, path = what or ('parts', 'speed', 'memory'), {}, stored_results()/'far.csv'
+    if not quick and path.exists(): rows = {k: tuple(v) for k, *v in pd.read_csv(path).to_numpy()}
+    def say(name, value, unit):
+        rows[name] = float(f'{value:.4g}'), unit
+        print(f'{name:24} {value:10.4g} {unit}', flush=True)
+        table = pd.DataFrame([(k, *v) for k, v in rows.items()], columns=['what', 'value', 'unit'])
+        if not quick: table.to_csv(path, index=False)
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
-        for name, size in ('model', 224), ('small', 32):
+        def made(name, size): # both are trained on images in the folder above
             (d/f'for {name}').mkdir()
             model = make_model(d/f'for {name}'/name, size)
             os.rename(d/f'for {name}'/name, d/name)
-            if name == 'model': parts(d, model, say)
-        speed(d, 200 if quick else 2000, 1 if quick else 3, say)
-        memory(d, (200, 800) if quick else (2000, 8000), say)
-    if not quick: pd.DataFrame(rows, columns=['what', 'value', 'unit']).to_csv(stored_results()/'far.csv', index=False)
+            return model
+        if {'parts', 'speed'} & set(what): model = made('model', 224)
+        if 'parts' in what: parts(d, model, say)
+        if 'speed' in what: speed(d, 200 if quick else 2000, 1 if quick else 3, say)
+        if 'memory' in what:
+            made('small', 32)
+            memory(d, (200, 800) if quick else (2000, 8000), say)

@@ -235,6 +235,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'bn_imbalance.far': { 'bn_imbalance.far._Worker': ('api/far.html#_worker', 'bn_imbalance/far.py'),
                                   'bn_imbalance.far._Worker.__call__': ('api/far.html#_worker.__call__', 'bn_imbalance/far.py'),
                                   'bn_imbalance.far._Worker.__init__': ('api/far.html#_worker.__init__', 'bn_imbalance/far.py'),
+                                  'bn_imbalance.far._Worker.done': ('api/far.html#_worker.done', 'bn_imbalance/far.py'),
                                   'bn_imbalance.far._packed': ('api/far.html#_packed', 'bn_imbalance/far.py'),
                                   'bn_imbalance.far._pieces': ('api/far.html#_pieces', 'bn_imbalance/far.py'),
                                   'bn_imbalance.far._pool': ('api/far.html#_pool', 'bn_imbalance/far.py'),

@@ -27,15 +27,18 @@ def ray_data(
     try: import pyarrow, ray.data # noqa: F401, Ray Data does not work without pyarrow
     except ImportError:
         raise BadInput("--backend ray: Ray Data is not installed. pip install 'bn_imbalance[ray]'") from None
-    logging.getLogger('ray.data').setLevel(logging.ERROR)
     if mine := not ray.is_initialized():
         here = {} if os.environ.get('RAY_ADDRESS') else dict(address='local', num_cpus=cpus, include_dashboard=False)
-        ray.init(log_to_driver=False, logging_level='error', **here)
-    context = ray.data.DataContext.get_current()
+        os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')
+        try: ray.init(log_to_driver=False, logging_level='error', **here)
+        except Exception as e: raise BadInput(f'--backend ray: Ray does not start ({reason(e)}).') from e
+    context, loud = ray.data.DataContext.get_current(), logging.root.manager.disable
+    logging.disable(logging.ERROR) # what Ray Data says of a worker that died is told by us, in one line
     try:
         with patch.multiple(context, enable_progress_bars=False, print_on_execution_start=False):
             with patch.object(context.execution_options, 'preserve_order', True): yield ray
     finally:
+        logging.disable(loud)
         if mine: ray.shutdown()
 
 def _pool(ray, workers, device):
@@ -64,8 +67,12 @@ class _Worker:
 
     def __call__(self, table): # one row
         import pyarrow as pa
-        out = [_packed(self.f(_unpacked(o.as_py()))) for o in table['item']]
+        out = [_packed(self.done(_unpacked(o.as_py()))) for o in table['item']]
         return pa.table({'item': pa.array(out, pa.binary())})
+
+    def done(self, piece): # Ray Data keeps the text of an error, not its kind
+        try: return self.f(piece), ''
+        except BadInput as e: return None, str(e)
 
 # %% ../nbs/api/60_far.ipynb #d0000011
 FIRST_WAVE, LAST_WAVE = 1_000, 8_000 # pieces
@@ -86,7 +93,8 @@ def in_order(
     with ray_data(None if device and device.startswith('cuda') else workers) as ray, ThreadPoolExecutor(1) as ex:
         n, device, each = _pool(ray, workers, device)
         shared = ray.put((start, args, device, os.getcwd()))
-        pool = dict(batch_size=1, batch_format='pyarrow', fn_constructor_args=(shared,), max_task_retries=TRIES,
+        pool = dict(batch_size=1, batch_format='pyarrow', fn_constructor_args=(shared,),
+                    ray_remote_args_fn=lambda: dict(max_task_retries=TRIES),
                     compute=ray.data.ActorPoolStrategy(size=n), **each)
         try:
             while wave:
@@ -100,12 +108,11 @@ def in_order(
 def _results(ray, items):
     try:
         for table in items.iter_batches(batch_size=None, batch_format='pyarrow', prefetch_batches=1):
-            for o in table['item']: yield _unpacked(o.as_py())
-    except (ray.exceptions.RayError, ray.exceptions.UserCodeException) as e:
-        cause = e
-        while cause and not isinstance(cause, BadInput): cause = getattr(cause, 'cause', None) or cause.__cause__
-        if cause: raise cause from None
-        if not isinstance(e, ray.exceptions.RayActorError): raise
+            for o in table['item']:
+                result, error = _unpacked(o.as_py())
+                if error: raise BadInput(error)
+                yield result
+    except ray.exceptions.RayActorError:
         raise BadInput(f'--backend ray: workers died {TRIES + 1} times over the same images, perhaps for lack '
                        'of memory. Fewer --workers leave more for each; what is finished is kept.') from None
 

@@ -64,7 +64,8 @@ def predictions(
     d, names, me = model.decision, np.array(model.classes), model.id
     images = decoded(paths, model.about['network']['size'])
     while rows := list(itertools.islice(images, bs)):
-        t = pd.DataFrame({'path': [str(p) for p, *_ in rows], 'error': [e for *_, e in rows], 'model': me})
+        t = pd.DataFrame({'path': [str(p) for p, *_ in rows], 'error': [e for *_, e in rows], 'model': me},
+                         dtype=object) # with pyarrow, the texts of pandas would have to be UTF-8, which names need not be
         pixels = [x for _, x, _ in rows if x is not None]
         if pixels:
             x, ok = torch.from_numpy(np.stack(pixels)), t.error == ''
