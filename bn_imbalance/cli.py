@@ -11,6 +11,7 @@ from .core import *
 from .places import *
 import argparse, os, shlex, shutil, sys, textwrap, warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 from fastcore.meta import delegates
@@ -386,25 +387,33 @@ def bn_fit(
 @command
 def bn_predict(
     model:str,          # a folder that bn-fit wrote
-    *images:str,        # files, folders, patterns such as 'field/*.jpg'
-    csv:str=None,       # the CSV file to write or to continue; by default the lines go to the screen
+    *images:str,        # files, folders, patterns such as 'field/*.jpg'; also in a store: s3://bucket/field
+    csv:str=None,       # the CSV file to write or to continue, s3://... too; by default the lines go to the screen
     explain:str=None,   # a folder for a heat map per image: where the network sees the rare class
     batch_size:int=32,  # images at once
-    device:str=None     # cpu, cuda, ...; by default a GPU if there is one
+    device:str=None,    # cpu, cuda, ...; by default a GPU if there is one
+    backend:str='serial', # serial, or ray: on many cores, GPUs, or the machines that RAY_ADDRESS names
+    workers:int=None    # of ray, on the CPU or on each GPU; by default one per core, one per GPU
 ):
     "Label, probability and a flag for review for every image, a CSV line each."
-    if batch_size < 1: raise BadInput(f'--batch-size {batch_size}: expected a whole number from 1.')
+    for k, v in ('batch-size', batch_size), ('workers', workers):
+        if v is not None and v < 1: raise BadInput(f'--{k} {v}: expected a whole number from 1.')
+    if backend not in ('serial', 'ray'): raise BadInput(f'--backend {backend}: expected serial or ray.')
+    if explain and backend == 'ray': raise BadInput('--explain: heat maps are made with --backend serial only.')
     from bn_imbalance.model import load_model
     from bn_imbalance.networks import usable_device
-    from bn_imbalance.predict import find_images, predict_csv
+    from bn_imbalance.predict import find_images, predict_csv, predictions
     warnings.filterwarnings('ignore', module='PIL') # of damaged files; what matters is in the column error
     find_images(images) # what does not exist first
-    m, also = load_model(model), None
-    m.net.to(usable_device(device))
+    m, also, run = load_model(model), None, predictions
+    if backend == 'ray':
+        from bn_imbalance.far import ray_predictions
+        run = partial(ray_predictions, workers=workers, device=device)
+    else: m.net.to(usable_device(device))
     if explain:
         from bn_imbalance.explain import heat_map_writer
         also = heat_map_writer(m, explain)
-    try: n, bad, before = predict_csv(m, images, csv, batch_size, also, progress=bool(csv))
+    try: n, bad, before = predict_csv(m, images, csv, batch_size, also, bool(csv), run)
     except BrokenPipeError: # whoever read our lines has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
