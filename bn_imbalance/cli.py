@@ -424,10 +424,10 @@ def bn_predict(
 
 # %% ../nbs/api/90_cli.ipynb #e4146db8
 @command
-@delegates(training_flags, but=['protocol', 'seeds', 'separate', 'unfreeze', 'backend', 'workers'])
+@delegates(training_flags, but=['protocol', 'seeds', 'separate', 'unfreeze'])
 def bn_find(
     data:str,            # labelled images (a name, a folder of classes, a CSV file), or a folder that bn-fit wrote
-    *images:str,         # unlabelled: files, folders, patterns such as 'field/*.jpg'
+    *images:str,         # unlabelled: files, folders, patterns such as 'field/*.jpg'; also s3://bucket/field
     n:int=100,           # images in a round
     strategy:str='mix',  # likely, strange, both, uncertain, diverse, mix (these in turn) or random
     recipe:str=None,     # what learns from the labels; by default what --compare recommends, else ridge
@@ -466,6 +466,15 @@ def _review(model, table, out):
     if len(classes) > 2: raise BadInput(f'{model}: tells {len(classes)} classes apart; the page knows two.')
     return review_queue(table, out, *classes, model)
 
+def _looks(flags):
+    "How images are seen"
+    backend = flags.get('backend') or 'serial'
+    if backend not in ('serial', 'ray'): raise BadInput(f'--backend {backend}: expected serial or ray.')
+    from bn_imbalance.pool import looks
+    if backend == 'serial': return looks
+    from bn_imbalance.far import ray_looks
+    return partial(ray_looks, workers=flags.get('workers'), device=flags.get('device'))
+
 def _search(data, images, n, strategy, recipe, compare, out, flags):
     "The queue of a search, and what adds a round to it and says so"
     if not 1 <= n <= 100_000: raise BadInput(f'--n {n}: expected a whole number from 1 to 100000.')
@@ -479,14 +488,14 @@ def _search(data, images, n, strategy, recipe, compare, out, flags):
     if strategy not in STRATEGIES: raise BadInput(f'--strategy {strategy}: unknown. {near(strategy, STRATEGIES)}')
     warnings.filterwarnings('ignore', module='PIL') # of damaged files; they are counted
     find_images(images) # what does not exist first
-    device = usable_device(flags.get('device'))
+    device = 'cpu' if flags.get('backend') == 'ray' else usable_device(flags.get('device'))
     if compare: first, s, *_ = recommended(compare, s, _goal(flags), **_pick(flags, _of_settings))
     recipe = recipe or (first if compare else 'ridge')
     if model: search = search_with_model(data, recipe, device)
     else:
         check_size(s.arch, s.size)
         search = search_with_data(_read(data, flags, s), s, recipe, device)
-    q = begin(search, images, out)
+    q = begin(search, images, out, looks=_looks(flags))
     def more(q):
         rows, told = q.rows, found_text(q, pool_counts(q, search))
         last = set(rows.path[rows['round'] == rows['round'].max()])

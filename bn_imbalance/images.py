@@ -89,11 +89,13 @@ def reason(
     return getattr(e, 'strerror', None) or ' '.join(str(e).split()) or type(e).__name__
 
 def read_image(
-    path:str|Path # an image file, or its address
+    path:str|Path,  # an image file, or its address
+    data:bytes=None # what it holds, if that is known
 )->Image.Image: # RGB
     "Read an image file; raises `BadInput` naming the file and what is wrong with it"
     try:
-        with Image.open(io.BytesIO(file_bytes(path)) if is_address(path) else path, formats=FORMATS) as im:
+        if data is None and is_address(path): data = file_bytes(path)
+        with Image.open(path if data is None else io.BytesIO(data), formats=FORMATS) as im:
             if min(im.size) < MIN_SIDE: raise ValueError(f'{im.width}x{im.height} pixels, too small to show anything')
             if im.width*im.height > MAX_PIXELS: raise Image.DecompressionBombError
             return to_rgb(im)
@@ -171,21 +173,23 @@ THREADS = min(8, os.cpu_count() or 1) # Pillow works outside of Python's lock
 DECODING = 1 # to be raised when the pixels change: stored features depend on it
 
 def decode(
-    path:str|Path, # an image file, or its address
-    size:int       # width and height in pixels
+    path:str|Path,  # an image file, or its address
+    size:int,       # width and height in pixels
+    data:bytes=None # what the file holds, if that is known
 )->np.ndarray: # (3, size, size), uint8
     "The pixels that a network sees; raises `BadInput` as `read_image` does"
-    im = read_image(path).resize((size, size), Image.Resampling.BILINEAR) # as fastai's `Resize` with `Squish`
+    im = read_image(path, data).resize((size, size), Image.Resampling.BILINEAR) # as fastai's `Resize` with `Squish`
     return np.ascontiguousarray(np.asarray(im).transpose(2, 0, 1))
 
 def decoded(
-    paths,     # image files, or their addresses
-    size:int,  # width and height in pixels
-    ahead=128  # how many images may wait
+    paths,       # image files, or their addresses
+    size:int,    # width and height in pixels
+    ahead=128,   # how many images may wait
+    read=decode  # path and size -> what takes the place of the pixels; raises `BadInput`
 )->Iterator[tuple]: # path, pixels (3, size, size) uint8 or None, error or ''
     "Decode images in a few threads, in order"
     def one(p):
-        try: return p, decode(p, size), ''
+        try: return p, read(p, size), ''
         except BadInput as e: return p, None, str(e)
     waiting, ex = deque(), ThreadPoolExecutor(THREADS)
     try:
