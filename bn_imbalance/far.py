@@ -13,6 +13,7 @@ from .networks import *
 from .pool import *
 from .predict import *
 import itertools, logging, os, pickle, zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
@@ -30,7 +31,6 @@ def ray_data(
         raise BadInput("--backend ray: Ray Data is not installed. pip install 'bn_imbalance[ray]'") from None
     if mine := not ray.is_initialized():
         here = {} if os.environ.get('RAY_ADDRESS') else dict(address='local', num_cpus=cpus, include_dashboard=False)
-        os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')
         try: ray.init(log_to_driver=False, logging_level='error', **here)
         except Exception as e: raise BadInput(f'--backend ray: Ray does not start ({reason(e)}).') from e
     context, loud = ray.data.DataContext.get_current(), logging.root.manager.disable
@@ -53,27 +53,41 @@ def _pool(ray, workers, device):
     return n*gpus, 'cuda', dict(num_cpus=min(1, cpus/(n*gpus)), num_gpus=1/n)
 
 # %% ../nbs/api/60_far.ipynb #d0000009
-TRIES = 5 # after the first, when a worker has died
+TRIES = 6 # of a piece
 
 def _packed(o): return zlib.compress(pickle.dumps(o), 1)
 def _unpacked(b): return pickle.loads(zlib.decompress(b))
 
+class _Begun:
+    "How often each unfinished piece was begun"
+    def __init__(self): self.n = Counter()
+    def begin(self, i):
+        self.n[i] += 1
+        return self.n[i]
+    def end(self, i): self.n.pop(i, None)
+
 class _Worker:
     "One of the pool"
-    def __init__(self, shared): # reference to: how it starts, with what, on which device, where relative paths start
+    def __init__(self, shared): # a reference
         import ray
-        start, args, device, folder = ray.get(shared)
-        if os.path.isdir(folder): os.chdir(folder)
+        start, args, device, self.tries, self.begun, folder = ray.get(shared)
+        if os.path.isdir(folder): os.chdir(folder) # where relative paths start
         self.f = start(*args, device)
 
     def __call__(self, table): # one row
         import pyarrow as pa
-        out = [_packed(self.done(_unpacked(o.as_py()))) for o in table['item']]
+        out = [_packed(self.done(*_unpacked(o.as_py()))) for o in table['item']]
         return pa.table({'item': pa.array(out, pa.binary())})
 
-    def done(self, piece): # Ray Data keeps the text of an error, not its kind
+    def done(self, i, piece):
+        "A result, or what is wrong; of errors Ray Data keeps the text, not the kind"
+        import ray
+        if ray.get(self.begun.begin.remote(i)) > self.tries:
+            return None, (f'{piece[0]}: workers died {self.tries} times over this image or those behind it, perhaps '
+                          'for lack of memory. With fewer --workers each has more; what is finished is kept.')
         try: return self.f(piece), ''
         except BadInput as e: return None, str(e)
+        finally: self.begun.end.remote(i)
 
 # %% ../nbs/api/60_far.ipynb #d0000011
 FIRST_WAVE, LAST_WAVE = 1_000, 8_000 # pieces
@@ -81,41 +95,37 @@ FIRST_WAVE, LAST_WAVE = 1_000, 8_000 # pieces
 def in_order(
     start:Callable, # of a module; called on each worker with `args` and the device, gives a function of one piece
     args:tuple,     # for all workers
-    pieces,         # any number of anything that can be pickled
+    pieces,         # any number of lists of anything that can be pickled
     workers:int=None, # on the CPU or on each GPU; None: one per core, one per GPU
     device:str=None # `cpu` or `cuda`; None: GPUs if the machines have them
 )->Iterator: # a result for each piece, in the order of the pieces
     "Have a piece of work done by many workers; raises `BadInput` if one is given up"
-    pieces, size, stop = iter(pieces), FIRST_WAVE, Event()
+    pieces, size, stop = enumerate(pieces), FIRST_WAVE, Event()
     def take(n):
         going_on = itertools.takewhile(lambda _: not stop.is_set(), pieces)
         return [{'item': _packed(o)} for o in itertools.islice(going_on, n)]
     if not (wave := take(size)): return
     with ray_data(None if device and device.startswith('cuda') else workers) as ray, ThreadPoolExecutor(1) as ex:
         n, device, each = _pool(ray, workers, device)
-        shared = ray.put((start, args, device, os.getcwd()))
+        begun = ray.remote(num_cpus=0)(_Begun).remote()
+        shared = ray.put((start, args, device, TRIES, begun, os.getcwd()))
         pool = dict(batch_size=1, batch_format='pyarrow', fn_constructor_args=(shared,),
-                    ray_remote_args_fn=lambda: dict(max_task_retries=TRIES),
                     compute=ray.data.ActorPoolStrategy(size=n), **each)
         try:
             while wave:
                 items = ray.data.from_items(wave, override_num_blocks=len(wave))
                 size = min(2*size, LAST_WAVE)
                 wave = ex.submit(take, size)
-                yield from _results(ray, items.map_batches(_Worker, **pool))
+                yield from _results(items.map_batches(_Worker, **pool))
                 wave = wave.result()
         finally: stop.set() # whoever stops here does not wait for a listing
 
-def _results(ray, items):
-    try:
-        for table in items.iter_batches(batch_size=None, batch_format='pyarrow', prefetch_batches=1):
-            for o in table['item']:
-                result, error = _unpacked(o.as_py())
-                if error: raise BadInput(error)
-                yield result
-    except ray.exceptions.RayActorError:
-        raise BadInput(f'--backend ray: workers died {TRIES + 1} times over the same images, perhaps for lack '
-                       'of memory. Fewer --workers leave more for each; what is finished is kept.') from None
+def _results(items):
+    for table in items.iter_batches(batch_size=None, batch_format='pyarrow', prefetch_batches=1):
+        for o in table['item']:
+            result, error = _unpacked(o.as_py())
+            if error: raise BadInput(error)
+            yield result
 
 # %% ../nbs/api/60_far.ipynb #d0000015
 PIECE = 8 # batches

@@ -180,6 +180,7 @@ def _put(self:StoredLines):
         self.at += self.n_new
     self.new, self.n_new, self.since = [], 0, time.monotonic()
 
+# %% ../nbs/api/29_lines.ipynb #b0000026
 @patch
 def _join(self:StoredLines):
     "One file of all lines, in the place of the old one"

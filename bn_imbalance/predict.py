@@ -65,7 +65,7 @@ def predictions(
     images = decoded(paths, model.about['network']['size'])
     while rows := list(itertools.islice(images, bs)):
         t = pd.DataFrame({'path': [str(p) for p, *_ in rows], 'error': [e for *_, e in rows], 'model': me},
-                         dtype=object) # with pyarrow, the texts of pandas would have to be UTF-8, which names need not be
+                         dtype=object) # with pyarrow, pandas' own texts must be UTF-8; names need not be
         pixels = [x for _, x, _ in rows if x is not None]
         if pixels:
             x, ok = torch.from_numpy(np.stack(pixels)), t.error == ''

@@ -199,7 +199,8 @@ def test_predictions_in_a_store(memory, saved, images, command, tmp_path):
     code, _, err = command('bn-predict', saved, 'memory://field', '--csv', 'memory://r/far.csv')
     assert code == 0 and '0 images (53 were done before)' in err and memory.cat_file('/r/far.csv').decode() == want
     memory.pipe_file('/r/other.csv', b'a,b\n')
-    one_line(command('bn-predict', saved, 'memory://field', '--csv', 'memory://r/other.csv'), 'line 1 is not of this model')
+    result = command('bn-predict', saved, 'memory://field', '--csv', 'memory://r/other.csv')
+    one_line(result, 'line 1 is not of this model')
     code, _, err = command('bn-predict', saved, f'file://{tmp_path}/field', '--csv', f'file://{tmp_path}/near.csv')
     assert code == 0 and '0 images (53 were done before)' in err
 
