@@ -15,10 +15,10 @@ from .features import *
 from .subjects import *
 from pathlib import Path
 import numpy as np, pandas as pd, torch
+from fastcore.basics import patch
 from scipy.optimize import minimize
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from fastcore.basics import patch
 from scipy.special import expit, log_softmax, logsumexp
 from sklearn.metrics import roc_auc_score
 
@@ -34,7 +34,7 @@ class LeaveOut:
     ):
         z, _ = row_space(standardized(torch.as_tensor(x))[0])
         z, length = z.numpy(), z.norm(dim=0).numpy()
-        self.q = np.c_[np.full(len(z), len(z)**-.5), z/length] # at right angles, of length 1; the first is the intercept's
+        self.q = np.c_[np.full(len(z), len(z)**-.5), z/length] # at right angles; the first: intercept
         self.y, self.target = np.asarray(y), np.eye(np.max(y) + 1)[y]
         groups = pd.Series(pd.factorize(np.asarray(groups))[0])
         self.several = [b for b in groups.groupby(groups).indices.values() if len(b) > 1]
@@ -62,7 +62,7 @@ def probability_of_label(
     y, n, row = np.asarray(y), np.bincount(y), np.arange(len(y))
     k, z = len(n), (scores - scores[:, :1])/((scores - scores[:, :1]).std() or 1.)
     usual = USUAL*np.minimum(n, len(y) - n)/n # share of wrong labels among those given to each class
-    def densities(a): # logs: of images with a right label, with a wrong label; of the share of right ones, of wrong ones
+    def densities(a): # logs: for a right label, for a wrong one (n, n_classes); shares of wrong and right ones
         f, wrong, right = np.exp(a[0])*z + np.r_[0, a[1:k]], -np.logaddexp(0, -a[k:]), -np.logaddexp(0, a[k:])
         own = np.minimum(log_softmax(f, axis=1), -1e-12)
         others = logsumexp(f, axis=1, keepdims=True) + np.log(-np.expm1(own)) - np.log(k - 1)
@@ -70,7 +70,8 @@ def probability_of_label(
     def loss(a):
         as_given, as_other, right, wrong = densities(a)
         told = log_softmax(np.logaddexp(as_given, as_other) + np.log(n), axis=1)[row, y].sum()
-        return -told - (wrong + (1/usual - 1)*right).sum() + (a[0] - 1)**2/20 # as if one more were wrong in the usual number
+        usually = (wrong + (1/usual - 1)*right).sum() # as if of 1/usual more images of each class one were wrong
+        return (a[0] - 1)**2/20 - told - usually
     a = minimize(loss, np.r_[1., np.zeros(k - 1), np.log(usual)], method='L-BFGS-B').x
     as_given, as_other, *_ = densities(a)
     return expit(as_given - as_other)[row, y]
@@ -113,7 +114,7 @@ def find_suspects(
     lo, n = LeaveOut(x, y, groups), np.bincount(y)
     p, subjects = probability_of_label(lo.scores, y), pd.Series(groups).groupby(y).nunique().to_numpy()
     other = np.where(np.eye(len(n))[y], -np.inf, lo.scores).argmax(1)
-    rows = np.flatnonzero((p < 1 - DOUBT) & (subjects[y] > 1)) # of a single subject's class nothing is left to judge it by
+    rows = np.flatnonzero((p < 1 - DOUBT) & (subjects[y] > 1)) # not without others of its class
     rows, z = rows[np.argsort(p[rows], kind='stable')], whitened(x)
     def nearest(i, c, k=3):
         mine = np.flatnonzero((y == c) & (groups != groups[i]))
@@ -148,8 +149,9 @@ def check_labels(
     t.insert(0, 'label', c.items.label[t.index])
     c.suspects = t.drop(columns='given').assign(looks_like=[names[k] for k in t.looks_like])
     if len(t):
-        c.say('look', f'{len(t)} label{"s" if len(t) > 1 else ""} that may be wrong, with a probability above one in ten '
-                      f'each. About {c.suspects.probability.sum():.0f} of {len(t)} should be right.',
+        right = c.suspects.probability.sum()
+        c.say('look', f'{len(t)} label{"s" * (len(t) > 1)} that may be wrong, each with a probability above '
+                      f'one in ten. About {right:.0f} of {len(t)} should be right.',
               [f'{c.items.name[i]}: labelled {o.label}, looks like {o.looks_like}' for i, o in c.suspects.iterrows()])
     else: c.say('know', 'No label looks wrong.')
     return c.suspects
