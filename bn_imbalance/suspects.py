@@ -6,7 +6,7 @@
 __all__ = ['PENALTIES', 'USUAL', 'DOUBT', 'FEW', 'LeaveOut', 'probability_of_label', 'influence', 'find_suspects', 'check_labels',
            'write_suspects']
 
-# %% ../nbs/api/55_suspects.ipynb #b578446e
+# %% ../nbs/api/55_suspects.ipynb #3455af9f
 from .check import *
 from .closed import *
 from .core import *
@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit, log_softmax, logsumexp
 from sklearn.metrics import roc_auc_score
 
-# %% ../nbs/api/55_suspects.ipynb #2d13d10b
+# %% ../nbs/api/55_suspects.ipynb #d449d7bb
 PENALTIES = np.logspace(0, 6, 13)
 
 class LeaveOut:
@@ -51,8 +51,9 @@ class LeaveOut:
         for b in self.several: left[b] = np.linalg.solve(np.eye(len(b)) - (q[b]*shrink) @ q[b].T, rest[b])
         return rest, left
 
-# %% ../nbs/api/55_suspects.ipynb #19438521
+# %% ../nbs/api/55_suspects.ipynb #17e0bc81
 USUAL = 1/30 # wrong labels in each direction, as a share of the images of the rarer side
+DOUBT = .1   # probability of a wrong label, above which an image is worth a look
 
 def probability_of_label(
     scores, # left-out scores (n, n_classes)
@@ -76,7 +77,7 @@ def probability_of_label(
     as_given, as_other, *_ = densities(a)
     return expit(as_given - as_other)[row, y]
 
-# %% ../nbs/api/55_suspects.ipynb #c6471e6f
+# %% ../nbs/api/55_suspects.ipynb #b5e0da0b
 @patch
 def without(self:LeaveOut,
     i:int # an image
@@ -100,9 +101,8 @@ def influence(
     def auroc(scores): return roc_auc_score(lo.y[other] == c, scores[other, c])
     return auroc(lo.scores) - auroc(lo.without(i))
 
-# %% ../nbs/api/55_suspects.ipynb #c760a4d2
-DOUBT = .1 # probability of a wrong label, above which an image is worth a look
-FEW = 100  # images of a class, in which a single one matters
+# %% ../nbs/api/55_suspects.ipynb #6c6b9fa3
+FEW = 100 # images of a class, in which a single one matters
 
 def find_suspects(
     x,     # features (n, d)
@@ -124,7 +124,7 @@ def find_suspects(
         influence=[influence(lo, i) if 2 < n[y[i]] <= FEW else np.nan for i in rows],
         like_given=[nearest(i, y[i]) for i in rows], like_other=[nearest(i, other[i]) for i in rows]), index=rows)
 
-# %% ../nbs/api/55_suspects.ipynb #c30dac7c
+# %% ../nbs/api/55_suspects.ipynb #57b0e0b9
 def _one_subject(items):
     "A number per image, equal for images of one subject and for copies"
     n, to = len(items), [items[k].map(dict(zip(items[k], range(len(items))))) for k in ('subject', 'alike')]
@@ -151,17 +151,17 @@ def check_labels(
     if len(t):
         right = c.suspects.probability.sum()
         c.say('look', f'{len(t)} label{"s" * (len(t) > 1)} that may be wrong, each with a probability above '
-                      f'one in ten. About {right:.0f} of {len(t)} should be right.',
+                      f'one in ten. At the usual rate of errors about {right:.0f} of {len(t)} are right.',
               [f'{c.items.name[i]}: labelled {o.label}, looks like {o.looks_like}' for i, o in c.suspects.iterrows()])
     else: c.say('know', 'No label looks wrong.')
     return c.suspects
 
-# %% ../nbs/api/55_suspects.ipynb #62103e31
+# %% ../nbs/api/55_suspects.ipynb #a4f57156
 def write_suspects(
     c:Check,     # after `check_labels`
     out:str|Path # the CSV file to write
 )->Path: # the file: path,label,looks_like,probability
-    "Write the labels that look wrong, the most doubtful first"
+    "Write the labels that may be wrong, the most doubtful first"
     t = c.suspects.assign(path=[path_from(out, p) for p in c.items.path[c.suspects.index]])
     text = t[['path', 'label', 'looks_like', 'probability']].to_csv(index=False, float_format='%.4f')
     return write_whole(out, text.encode('utf-8', 'surrogateescape'))
