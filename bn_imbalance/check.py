@@ -125,6 +125,7 @@ class Check:
     proposal:Proposal=None # groups that names and looks suggest
     worth:pd.DataFrame=None # per class: what its images are worth; None: no groups are known or suspected
     shortcuts:pd.DataFrame=None # what size, border and light tell of the minority
+    suspects:pd.DataFrame=None # labels that may be wrong, from `check_labels`; None: nobody asked
     tested:tuple=None  # of the rarest class of the minority: in one test set, in all; groups if there are any
     findings:list=field(default_factory=list) # (level, text, examples)
 
@@ -357,6 +358,9 @@ def check_text(
             lines = [wrap(text, '  - ')]
             if examples: lines.append(wrap('; '.join(o.removesuffix('.') for o in examples[:names]) + more, '    '))
             out.append('\n'.join(lines))
+    if c.suspects is not None and len(c.suspects):
+        t = c.suspects.set_axis(c.items.name[c.suspects.index])[['label', 'looks_like', 'probability']].head(20)
+        out.append('Labels that may be wrong, the most doubtful first\n' + t.round(2).rename_axis('image').to_string())
     if c.worth is not None: out.append('What images are worth by their subjects\n' + c.worth.to_string())
     if c.tested: out.append('What a recall will mean\n' + recall_table(*c.tested).to_string())
     return '\n\n'.join(out).encode('utf-8', 'replace').decode()
@@ -397,6 +401,26 @@ def _looks_section(c, n=6):
     for k, g in c.items.groupby('label'):
         out += [P(k), thumbs(g.sample(min(n, len(g)), random_state=0), lambda o: short_file(o['name']))]
     return Section(*out)
+
+# %% ../nbs/api/48_check.ipynb #7be0c1d4
+def _suspects_section(c, n=40):
+    it = c.items
+    def like(rows, label): return Div(P(label, cls='soft'), Div(*[
+        thumb(it.path[k], short_file(it.name[k])) for k in rows], cls='thumbs'))
+    def one(i, o):
+        alone = f' AUROC of the others without it: {-o.influence:+.3f}.' if pd.notna(o.influence) else ''
+        return Div(P(Code(it.name[i]), f': labelled {o.label}, looks like {o.looks_like}. The label is right with '
+                     f'probability {o.probability:.2f}.{alone}'),
+                   Div(Div(P('This image', cls='soft'), thumb(it.path[i], o.label), cls='thumbs'),
+                       like(o.like_other, f'Nearest of {o.looks_like}'), like(o.like_given, f'Nearest of {o.label}'),
+                       style='display: flex; flex-wrap: wrap; gap: 0 2rem'))
+    shown = [one(i, o) for i, o in c.suspects.head(n).iterrows()]
+    rest = [Li(Code(it.name[i]), f': labelled {o.label}, looks like {o.looks_like}')
+            for i, o in c.suspects.iloc[n:].iterrows()]
+    return Section(H2('Labels that may be wrong'),
+                   P('Each image was judged by a classifier that has not seen it, nor any other image of its subject. '
+                     'The most doubtful label comes first.' if shown else 'None.'),
+                   *shown, Details(Summary(f'And {len(rest)} more'), Ul(*rest)) if rest else '')
 
 # %% ../nbs/api/48_check.ipynb #669e01e8
 def _worth_section(c):
@@ -472,7 +496,8 @@ def write_check(
         warnings.simplefilter('ignore', UserWarning) # a name in letters that the font lacks
         parts += [Section(H2('Classes'), figure_html(plot_classes(c), 'Images per class'),
                           table_html(c.classes)),
-                  _pairs_section(c), _worth_section(c) if c.worth is not None else '',
+                  _suspects_section(c) if c.suspects is not None else '', _pairs_section(c),
+                  _worth_section(c) if c.worth is not None else '',
                   _shortcuts_section(c) if c.shortcuts is not None else '',
                   _recall_section(c) if c.tested else '', _sizes_section(c), _looks_section(c)]
     if command: parts.append(P('The same again: ', Code(command)))

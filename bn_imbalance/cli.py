@@ -280,16 +280,23 @@ def bn_data_check(
     majority:str=None,      # the other class: likewise
     separate:bool=False,    # will the classes of each side be told apart?
     quick:bool=False,       # leave out the network's features: groups by names and thumbnails alone
+    labels:bool=False,      # look for labels that may be wrong, too
+    suspects:str=None,      # a CSV file to write: those labels; implies --labels
     groups:str=None,        # a CSV file to write: images that seem to show the same subject, to be given as data
     out:str='bn-check.html' # the page to write
 ):
     "Look at images before training: what cannot be read, copies, subjects, shortcuts, and how sure a recall can be."
+    if quick and (labels or suspects): raise BadInput('--labels needs the features that --quick leaves out: give one.')
     check_source(data)
     _tell_about(data)
     from bn_imbalance.check import check_data, check_text, write_check
     c = check_data(data, minority, majority, separate=separate, features=not quick)
+    if labels or suspects:
+        from bn_imbalance.suspects import check_labels, write_suspects
+        check_labels(c)
     page = write_check(c, out, _typed('bn-data check'))
     print(f'{check_text(c, min(100, _width()))}\n\nPage: {page}')
+    if suspects: print(f'Suspects: {write_suspects(c, suspects)}')
     if groups and c.worth is None: print('Groups: no images seem to show the same subject; nothing is written.')
     elif groups:
         from bn_imbalance.subjects import write_groups
