@@ -3,8 +3,8 @@
     python benchmarks/heads.py PLANTVILLAGE [--folders CELLS.csv,TILES.csv] [--seeds 20] [--only Apple]
 
 Rows go to bn_imbalance/results/heads.csv, seed by seed; a stopped run goes on behind the last seed that is there.
-A CSV has columns path, label[, group]; its rare class is the smaller one, and images are drawn in the paper's numbers, or
-in smaller ones (`FEW`) where there are not as many.
+A CSV has columns path, label[, group]; its rare class is the smaller one, and images are drawn in the paper's
+numbers, or in smaller ones (`FEW`) where there are not as many.
 """
 from dataclasses import replace
 from functools import partial

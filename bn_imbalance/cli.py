@@ -11,6 +11,7 @@ from .core import *
 from .places import *
 import argparse, os, shlex, shutil, sys, textwrap, warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 from fastcore.meta import delegates
@@ -386,25 +387,33 @@ def bn_fit(
 @command
 def bn_predict(
     model:str,          # a folder that bn-fit wrote
-    *images:str,        # files, folders, patterns such as 'field/*.jpg'
-    csv:str=None,       # the CSV file to write or to continue; by default the lines go to the screen
+    *images:str,        # files, folders, patterns such as 'field/*.jpg'; also in a store: s3://bucket/field
+    csv:str=None,       # the CSV file to write or to continue, s3://... too; by default the lines go to the screen
     explain:str=None,   # a folder for a heat map per image: where the network sees the rare class
     batch_size:int=32,  # images at once
-    device:str=None     # cpu, cuda, ...; by default a GPU if there is one
+    device:str=None,    # cpu, cuda, ...; by default a GPU if there is one
+    backend:str='serial', # serial, or ray: on many cores, GPUs, or the machines that RAY_ADDRESS names
+    workers:int=None    # of ray, on the CPU or on each GPU; by default one per core, one per GPU
 ):
     "Label, probability and a flag for review for every image, a CSV line each."
-    if batch_size < 1: raise BadInput(f'--batch-size {batch_size}: expected a whole number from 1.')
+    for k, v in ('batch-size', batch_size), ('workers', workers):
+        if v is not None and v < 1: raise BadInput(f'--{k} {v}: expected a whole number from 1.')
+    if backend not in ('serial', 'ray'): raise BadInput(f'--backend {backend}: expected serial or ray.')
+    if explain and backend == 'ray': raise BadInput('--explain: heat maps are made with --backend serial only.')
     from bn_imbalance.model import load_model
     from bn_imbalance.networks import usable_device
-    from bn_imbalance.predict import find_images, predict_csv
+    from bn_imbalance.predict import find_images, predict_csv, predictions
     warnings.filterwarnings('ignore', module='PIL') # of damaged files; what matters is in the column error
     find_images(images) # what does not exist first
-    m, also = load_model(model), None
-    m.net.to(usable_device(device))
+    m, also, run = load_model(model), None, predictions
+    if backend == 'ray':
+        from bn_imbalance.far import ray_predictions
+        run = partial(ray_predictions, workers=workers, device=device)
+    else: m.net.to(usable_device(device))
     if explain:
         from bn_imbalance.explain import heat_map_writer
         also = heat_map_writer(m, explain)
-    try: n, bad, before = predict_csv(m, images, csv, batch_size, also, progress=bool(csv))
+    try: n, bad, before = predict_csv(m, images, csv, batch_size, also, bool(csv), run)
     except BrokenPipeError: # whoever read our lines has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
@@ -415,10 +424,10 @@ def bn_predict(
 
 # %% ../nbs/api/90_cli.ipynb #e4146db8
 @command
-@delegates(training_flags, but=['protocol', 'seeds', 'separate', 'unfreeze', 'backend', 'workers'])
+@delegates(training_flags, but=['protocol', 'seeds', 'separate', 'unfreeze'])
 def bn_find(
-    data:str,            # labelled images (a name, a folder of class folders, a CSV file), or a folder that bn-fit wrote
-    *images:str,         # unlabelled: files, folders, patterns such as 'field/*.jpg'
+    data:str,            # labelled images (a name, a folder of classes, a CSV file), or a folder that bn-fit wrote
+    *images:str,         # unlabelled: files, folders, patterns such as 'field/*.jpg'; also s3://bucket/field
     n:int=100,           # images in a round
     strategy:str='mix',  # likely, strange, both, uncertain, diverse, mix (these in turn) or random
     recipe:str=None,     # what learns from the labels; by default what --compare recommends, else ridge
@@ -457,6 +466,15 @@ def _review(model, table, out):
     if len(classes) > 2: raise BadInput(f'{model}: tells {len(classes)} classes apart; the page knows two.')
     return review_queue(table, out, *classes, model)
 
+def _looks(flags):
+    "How images are seen"
+    backend = flags.get('backend') or 'serial'
+    if backend not in ('serial', 'ray'): raise BadInput(f'--backend {backend}: expected serial or ray.')
+    from bn_imbalance.pool import looks
+    if backend == 'serial': return looks
+    from bn_imbalance.far import ray_looks
+    return partial(ray_looks, workers=flags.get('workers'), device=flags.get('device'))
+
 def _search(data, images, n, strategy, recipe, compare, out, flags):
     "The queue of a search, and what adds a round to it and says so"
     if not 1 <= n <= 100_000: raise BadInput(f'--n {n}: expected a whole number from 1 to 100000.')
@@ -470,14 +488,14 @@ def _search(data, images, n, strategy, recipe, compare, out, flags):
     if strategy not in STRATEGIES: raise BadInput(f'--strategy {strategy}: unknown. {near(strategy, STRATEGIES)}')
     warnings.filterwarnings('ignore', module='PIL') # of damaged files; they are counted
     find_images(images) # what does not exist first
-    device = usable_device(flags.get('device'))
+    device = 'cpu' if flags.get('backend') == 'ray' else usable_device(flags.get('device'))
     if compare: first, s, *_ = recommended(compare, s, _goal(flags), **_pick(flags, _of_settings))
     recipe = recipe or (first if compare else 'ridge')
     if model: search = search_with_model(data, recipe, device)
     else:
         check_size(s.arch, s.size)
         search = search_with_data(_read(data, flags, s), s, recipe, device)
-    q = begin(search, images, out)
+    q = begin(search, images, out, looks=_looks(flags))
     def more(q):
         rows, told = q.rows, found_text(q, pool_counts(q, search))
         last = set(rows.path[rows['round'] == rows['round'].max()])

@@ -7,6 +7,7 @@ __all__ = ['heat_maps', 'overlay', 'heat_map_writer']
 
 # %% ../nbs/api/44_explain.ipynb #c4da5646
 from .core import *
+from .images import *
 import hashlib
 from pathlib import Path
 from typing import Callable
@@ -52,6 +53,7 @@ def heat_map_writer(
 )->Callable: # for `predict_csv(also=)`; writes `dest/NAME-HASH.jpg`, the hash is of the path, for equal names
     "A function that writes a heat map for each image of a table; raises `BadInput` if that cannot be"
     heat_maps(model, torch.zeros(1, 3, *[model.about['network']['size']]*2, dtype=torch.uint8)) # now, not later
+    if is_address(dest): raise BadInput(f'--explain {dest}: heat maps are kept on a disk only. Give a folder.')
     try: Path(dest).mkdir(parents=True, exist_ok=True)
     except OSError as e: raise BadInput(f'--explain {dest}: cannot be written ({e.strerror}).') from e
     def write(table, x):

@@ -7,11 +7,12 @@ __all__ = ['STRATEGIES', 'MIX', 'DRAWN', 'in_units', 'ranking', 'lot', 'set_asid
            'search_with_data', 'search_with_model', 'answered', 'taught', 'scores', 'stranger_share', 'strangers',
            'begin', 'pool_counts', 'next_round', 'write_labels', 'found_text', 'round_text']
 
-# %% ../nbs/api/57_find.ipynb #ebeb9cc6
+# %% ../nbs/api/57_find.ipynb #51b9587b
 from .core import *
 from .data import *
 from .features import *
 from .fit import *
+from .images import *
 from .loaders import *
 from .metrics import *
 from .model import *
@@ -177,7 +178,7 @@ def search_with_model(
     return Search(str(path), tuple(model.classes), model_eye(model, device), model.settings,
                   _for_features(recipe, model.settings), nothing, torch.zeros(0, 1), model.net[1][1].eval(), evidence)
 
-# %% ../nbs/api/57_find.ipynb #936dadff
+# %% ../nbs/api/57_find.ipynb #65df4a6f
 DRAWN = 1000 # images of the pool that stand for the ordinary ones if none are labelled
 
 def answered(
@@ -186,7 +187,7 @@ def answered(
 )->pd.DataFrame: # path, label (majority or minority), digest; a digest once
     "The labels that people gave, by image"
     side, digest = dict(zip(q.labels_known, LABELS)), dict(zip(*pool.images[['path', 'digest']].T.to_numpy()))
-    rows = [(str(q.root/p), side[l], digest.get(str(q.root/p), '')) for p, l in q.labels().items()]
+    rows = [(place := str(q.place(p)), side[l], digest.get(place, '')) for p, l in q.labels().items()]
     t = pd.DataFrame(rows, columns=['path', 'label', 'digest'])
     return t[t.digest != ''].drop_duplicates('digest').reset_index(drop=True)
 
@@ -261,30 +262,44 @@ def strangers(
     new = torch.from_numpy(np.c_[(f - e['mean']) @ e['components'].T, np.linalg.norm(f, axis=1)]).float()
     return stranger_share(torch.from_numpy(e['seen'][usual]).float(), e['subject'][usual], new, search.s)
 
-# %% ../nbs/api/57_find.ipynb #16cf5e90
+# %% ../nbs/api/57_find.ipynb #e649a81e
+def _folder(source):
+    "What is asked for, if that is a folder; otherwise the one that it is in"
+    found = matches(source)
+    one = len(found) == 1 and found[0][1]
+    folder = str(found[0][0]) if one else re.split('[*?[]', source)[0].rpartition('/')[0]
+    if is_address(folder): # there is more than one way to write it
+        fs, path = file_system(folder)
+        folder = fs.unstrip_protocol(path)
+    return folder.rstrip('/')
+
 def _root(images):
-    "The folder below which everything is that was asked for"
-    sources = [os.path.abspath(o) for o in images]
-    return os.path.commonpath([o if os.path.isdir(o) else os.path.dirname(re.split('[*?[]', o)[0]) for o in sources])
+    "The folder below which everything is that was asked for: a path, or an address"
+    sources = [str(local_path(o)) for o in images]
+    if any('::' in o for o in sources): raise BadInput('images in an archive: a search needs a folder. Unpack it.')
+    if len({is_address(o) for o in sources}) > 1: raise BadInput('give images on this machine or in a store, not both.')
+    folders = [_folder(o if is_address(o) else os.path.abspath(o)) for o in sources]
+    return '/'.join(os.path.commonprefix([o.split('/') for o in folders])) or '/'
 
 def _pool(out, search): return Pool(Path(out)/f'{search.eye.key}.sqlite') # features of another body: another file
 
 def begin(
     search:Search,   # what for
-    images,          # files, folders or patterns, in a list: nobody needs to know their labels
+    images,          # files, folders or patterns, here or in a store, in a list: nobody needs to know their labels
     out:str|Path,    # the folder of the queue; one that is there is continued
     bs:int=32,       # images at once
-    progress:bool=True # show a bar?
+    progress:bool=True, # show a bar?
+    looks:Callable=looks # how images are seen: here, or on many machines
 )->Queue: # perhaps without a round
     "See all images that have not been seen yet; raises `BadInput` if none is left, or the queue is another one"
     paths, root = find_images(images), _root(images)
     q = Queue(out) if (Path(out)/'find.json').exists() else None
     if q and (search.names != tuple(q.labels_known[:2]) or q.info['source'] != str(search.source)):
         raise BadInput(f'{out}: a search for {q.info["minority"]} with {q.info["source"]}. Give another --out.')
-    if q and not Path(root).is_relative_to(q.root):
+    if q and not (root + '/').startswith(f'{q.root}/'):
         raise BadInput(f'{out}: a search below {q.root}, where {root} is not. Give another --out.')
     pool = _pool(out, search)
-    pool.look(paths, search.eye, bs, progress)
+    pool.look(paths, search.eye, bs, progress, looks)
     n = len(set(pool.images.digest) - {'', *search.items.digest})
     if not n: raise BadInput(f'{", ".join(map(str, images))}: {len(pool.images)} images, none of which can be read and '
                              'has no label yet.')
@@ -292,7 +307,7 @@ def begin(
                 n_images=n, aside=set_aside(n))
     return q or new_queue(out, info)
 
-# %% ../nbs/api/57_find.ipynb #14e19bd7
+# %% ../nbs/api/57_find.ipynb #87f03dbd
 def pool_counts(
     q:Queue,       # from `begin`
     search:Search  # the same
@@ -318,14 +333,14 @@ def next_round(
     t = scores(pool, heads, odd, search.eye.device)
     strange, images = strangers(search, pool), pool.images
     path = dict(zip(images.digest[::-1], images.path[::-1])) # of copies the first one
-    queued = set(images.digest[images.path.isin({str(q.root/p) for p in q.rows.path})])
+    queued = set(images.digest[images.path.isin({str(q.place(p)) for p in q.rows.path})])
     t = t[~t.digest.isin(known | queued)].reset_index(drop=True)
     if not len(t): raise BadInput(f'{q.folder}: every image has been looked at, or waits for it.')
     rows = next_looks(t, strategy, n, pool.features, q.info['aside'])
-    add_round(q, rows.assign(path=[Path(path[d]).relative_to(q.root).as_posix() for d in rows.digest]))
+    add_round(q, rows.assign(path=[path[d].removeprefix(f'{q.root}/') for d in rows.digest]))
     return len(rows), strange
 
-# %% ../nbs/api/57_find.ipynb #e0fd84c9
+# %% ../nbs/api/57_find.ipynb #2c791fbe
 def write_labels(
     q:Queue,       # from `begin`
     search:Search  # the same
@@ -334,11 +349,13 @@ def write_labels(
     f, name = io.StringIO(), dict(zip(LABELS, search.names))
     out = csv.writer(f, lineterminator='\n')
     out.writerow(['path', 'label', 'group'])
-    out.writerows([os.path.abspath(p), name[l], g] for p, l, g in zip(*search.items[['path', 'label', 'group']].T.to_numpy()))
+    items = search.items
+    out.writerows([os.path.abspath(p), name[l], g] for p, l, g in zip(items.path, items.label, items.group))
     known = answered(q, _pool(q.folder, search))
     out.writerows([p, name[l], ''] for p, l in zip(known.path, known.label))
     return write_whole(q.folder/'labels.csv', f.getvalue().encode('utf-8', 'surrogateescape'))
 
+# %% ../nbs/api/57_find.ipynb #96241160
 def found_text(
     q:Queue,       # from `begin`
     c:dict         # from `pool_counts`
@@ -350,12 +367,15 @@ def found_text(
     out = [f'{c["images"]} images' + (f', of which {", ".join(less)}' if less else '') + f': {c["left"]} to look for.']
     if not n['looked_at']: return out
     out.append(f'Looked at {n["looked_at"]}, found {n["found"]} of {rare}.')
+    said = q.rows.path.map(q.labels()).dropna()
+    by = said.eq(rare).groupby(q.rows.strategy[said.index], sort=False).agg(['sum', 'size'])
+    if len(by) > 2: out[-1] += f' By strategy: {", ".join(f"{k} {a} of {b}" for k, a, b in by.itertuples())}.'
     if n['random_looked_at']:
         k, m = n['random_found'], n['random_looked_at']
         low, high = rate_interval(k, m)
         by, most = n['by_chance'][0], n['by_chance'][2]
-        out.append(f'Of {m} images drawn by lot {k} are {rare}: {k/m:.1%} of the pool [{low:.1%}, {high:.1%}], so as many '
-                   f'looks by lot would have found {by:.1f}, at most {most:.0f}.')
+        out.append(f'Of {m} images drawn by lot {k} are {rare}: {k/m:.1%} of the pool [{low:.1%}, {high:.1%}], so as '
+                   f'many looks by lot would have found {by:.1f}, at most {most:.0f}.')
     return out
 
 def round_text(
@@ -368,7 +388,7 @@ def round_text(
     lots = int((rows.strategy == 'random').sum())
     out = [f'Round {rows["round"].iloc[0]}: {n} images to look at, {lots} of them drawn by lot.']
     if strange > .5:
-        out.insert(0, f'{strange:.0%} of these images are stranger than 99 % of the ordinary ones that are known. They seem '
-                      'to come from elsewhere: another camera, another subject. The order may be worth little; believe '
-                      'what is found by lot.')
+        out.insert(0, f'{strange:.0%} of these images are stranger than 99 % of the ordinary ones that are known. They '
+                      'seem to come from elsewhere: another camera, another subject. The order may be worth little; '
+                      'believe what is found by lot.')
     return out

@@ -27,10 +27,11 @@ def image_place(
     q:Queue,         # any
     i:int,           # place in the queue, from 0
     links:bool=False # follow links that lead out of the folder of images?
-)->Path:
+): # a path, or an address
     "Where an image is; raises `BadInput` if there is none that may be shown"
     if not 0 <= i < len(q.rows): raise BadInput(f'there is no image {i}.')
-    path = q.root/q.rows.path[i]
+    path = q.place(q.rows.path[i])
+    if is_address(path): return path # there are no links in a store
     try: inside = links or path.resolve().is_relative_to(q.root.resolve())
     except (OSError, RuntimeError): inside = False # links in a circle
     if not inside: raise BadInput(f'{path.name}: a link out of the folder of images.')
@@ -53,11 +54,11 @@ def _small(path, changed, px):
     with _reading: return as_jpeg(read_image(path), px)
 
 def small_image(
-    path:Path, # an image file
+    path,      # an image file, or its address
     px:int=320 # longer side at most
 )->bytes: # JPEG
     "A small version of an image, made once; raises `BadInput` as `read_image` does"
-    try: changed = path.stat().st_mtime_ns
+    try: changed = 0 if is_address(path) else path.stat().st_mtime_ns
     except (OSError, ValueError): raise BadInput(f'{path.name}: no such file.') from None
     return _small(path, changed, px)
 

@@ -99,28 +99,29 @@ class Pool(FeatureStore):
             keys, x = zip(*rows)
             yield list(keys), np.stack([np.frombuffer(o, self.dtype) for o in x])
 
-# %% ../nbs/api/54_pool.ipynb #0ea78637
-def _with_digest(path, x, error):
-    "Path, hash of the file's bytes as in `check_images`, pixels, error"
-    if error: return path, '', None, error
-    try: return path, hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest(), x, ''
-    except OSError as e: return path, '', None, f'{path}: cannot be read ({e.strerror}).'
+# %% ../nbs/api/54_pool.ipynb #7316d614
+def _seen(path, size):
+    "Pixels, and the hash of the file's bytes as in `check_images`; the file is read once"
+    try: data = file_bytes(path)
+    except BadInput: raise
+    except Exception as e: raise BadInput(f'{path}: cannot be read ({reason(e)}).') from None # stores raise anything
+    return decode(path, size, data), hashlib.blake2b(data, digest_size=16).hexdigest()
 
 def looks(
-    paths,    # image files
+    paths,    # image files, or their addresses
     eye:Eye,  # what sees them
     bs:int=32 # images at once
 )->Iterator[tuple]: # path, digest, error of each image; features of those without an error (n, n_features)
     "Batch after batch"
     keep_memory()
-    images = decoded(paths, eye.size)
-    while rows := [_with_digest(*o) for o in itertools.islice(images, bs)]:
-        pixels = [x for *_, x, e in rows if not e]
-        yield [(p, d, e) for p, d, _, e in rows], eye(np.stack(pixels), bs) if pixels else np.zeros((0, 1))
+    images = decoded(paths, eye.size, read=_seen)
+    while rows := list(itertools.islice(images, bs)):
+        pixels = [o[0] for _, o, _ in rows if o]
+        yield [(p, o[1] if o else '', e) for p, o, e in rows], eye(np.stack(pixels), bs) if pixels else np.zeros((0, 1))
 
 @patch
 def look(self:Pool,
-    paths,               # image files
+    paths,               # image files, or their addresses
     eye:Eye,             # what sees them
     bs:int=32,           # images at once
     progress:bool=True,  # show a bar?
@@ -128,7 +129,8 @@ def look(self:Pool,
 )->int: # images that are new
     "See the images that have not been seen yet"
     done, new = set(self.images.path), 0
-    todo = list(dict.fromkeys(p for p in map(os.path.abspath, paths) if p not in done))
+    paths = (str(p) if is_address(p) else os.path.abspath(p) for p in paths)
+    todo = list(dict.fromkeys(p for p in paths if p not in done))
     with tqdm(total=len(todo), desc='looking', unit='image', disable=None if progress else True, leave=False) as bar:
         for rows, x in looks(todo, eye, bs):
             self.add(rows, x)

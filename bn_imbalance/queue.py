@@ -8,6 +8,7 @@ __all__ = ['SKIP', 'QUEUE_FORMAT', 'ROW', 'ANSWER', 'Queue', 'new_queue', 'add_r
 
 # %% ../nbs/api/53_queue.ipynb #q0000004
 from .core import *
+from .images import *
 from .metrics import *
 import csv, errno, io, json, os, re
 from collections import Counter
@@ -88,7 +89,10 @@ class Queue:
     @property
     def labels_known(self)->list: return [self.info['majority'], self.info['minority'], SKIP]
     @property
-    def root(self)->Path: return Path(self.info['root']) # of the images
+    def root(self): # of the images: a path, or an address such as s3://bucket/field
+        return self.info['root'] if is_address(self.info['root']) else Path(self.info['root'])
+    def place(self, path): # in the queue -> a path or an address
+        return f'{self.root}/{path}' if is_address(self.root) else self.root/path
 
     def _fresh(self, name, read):
         "What `read` makes of a file, read again when it has changed"
@@ -107,7 +111,8 @@ def new_queue(
     "Begin a queue; raises `BadInput` if there is one already, or it cannot be written"
     path = Path(folder)/'find.json'
     if path.exists(): raise BadInput(f'{folder}: there is a queue already. Give another folder, or delete it.')
-    info = _checked_info(path, dict(info, root=str(Path(info['root']).resolve()), version=QUEUE_FORMAT))
+    root = info['root'] if is_address(info['root']) else str(Path(info['root']).resolve())
+    info = _checked_info(path, dict(info, root=root, version=QUEUE_FORMAT))
     write_whole(path.with_name('queue.csv'), ','.join(['rank', *ROW]) + '\n')
     write_whole(path, json.dumps(info, indent=1))
     return Queue(folder)

@@ -99,7 +99,7 @@ def test_rounds(field, search):
     known = answered(q, Pool(next((field/'find').glob('*.sqlite'))))
     assert known.label.value_counts().to_dict() == dict(majority=36 - c['found'], minority=c['found'])
     told = ' '.join(found_text(q, pool_counts(q, search)))
-    assert f'Looked at 36, found {c["found"]} of bad.' in told and 'drawn by lot' in told
+    assert f'Looked at 36, found {c["found"]} of bad. By strategy: likely ' in told and 'drawn by lot' in told
     labels = pd.read_csv(write_labels(q, search))
     assert labels.label.value_counts().to_dict() == dict(good=25 + 36 - c['found'], bad=5 + c['found'])
     assert read_data(field/'find'/'labels.csv').counts['minority'] == 5 + c['found']
@@ -300,3 +300,41 @@ def test_a_round_in_the_browser(field, tmp_path):
                 assert not page.complaints()
         finally: process.kill()
     assert json.loads((field/'find'/'find.json').read_text())['minority'] == 'bad'
+
+
+def test_images_in_a_store(field, command, tmp_path):
+    "The same rows from an address; the page shows images from there"
+    import fsspec
+    fs = fsspec.filesystem('memory')
+    for p in (field/'field').rglob('*.png'): fs.pipe_file(f'/plant/{p.relative_to(field/"field")}', p.read_bytes())
+    args = '--n', 12, *FLAGS
+    assert command('bn-find', field/'known', 'memory://plant', '--out', tmp_path/'far', *args)[0] == 0
+    assert command('bn-find', field/'known', field/'field', '--out', tmp_path/'near', *args)[0] == 0
+    far, near = Queue(tmp_path/'far'), Queue(tmp_path/'near')
+    assert far.rows.equals(near.rows) and far.root == 'memory:///plant'
+    look(far)
+    code, out, err = command('bn-find', field/'known', 'memory://plant', '--out', tmp_path/'far', *args)
+    assert code == 0 and len(far.rows) == 24, err
+    assert set(pd.read_csv(write_labels(far, search_with_data(read_data(field/'known'), load_settings(**SMALL)))).label)
+    pytest.importorskip('fasthtml')
+    from bn_imbalance.labelling import image_place, offline_page, small_image
+    assert small_image(image_place(far, 0)) == small_image(image_place(near, 0))
+    assert offline_page(tmp_path/'far', tmp_path/'far.html')[1] == 12
+    def told(*images): return command('bn-find', field/'known', *images, '--out', tmp_path/'both', *args)
+    one_line(told('memory://plant', field/'field'), 'not both')
+    one_line(told('s4://bucket'), 'there is no s4://')
+    fs.rm('/plant', recursive=True)
+
+
+@pytest.mark.slow
+def test_ray_sees_the_same(field, command, tmp_path):
+    pytest.importorskip('ray', reason="pip install 'bn_imbalance[ray]'")
+    args = field/'known', field/'field', '--n', 12, *FLAGS
+    assert command('bn-find', *args, '--out', tmp_path/'here')[0] == 0
+    code, out, err = command('bn-find', *args, '--out', tmp_path/'ray', '--backend', 'ray', '--workers', 2)
+    assert code == 0, err
+    here, there = (Queue(tmp_path/k) for k in ('here', 'ray'))
+    assert here.rows.drop(columns='score').equals(there.rows.drop(columns='score'))
+    np.testing.assert_allclose(here.rows.score, there.rows.score, rtol=1e-4)
+    wrong = command('bn-find', *args, '--out', tmp_path/'no', '--backend', 'spark')
+    one_line(wrong, '--backend spark: expected serial or ray')

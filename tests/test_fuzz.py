@@ -8,8 +8,9 @@ from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data import read_data
 from bn_imbalance.fit import fit_model
 from bn_imbalance.images import read_image
+from bn_imbalance.lines import Lines, whole_lines
 from bn_imbalance.model import checksum, load_model, model_card
-from bn_imbalance.predict import COLUMNS, finished_lines, model_logits
+from bn_imbalance.predict import COLUMNS, model_logits
 from bn_imbalance.sweep import How
 from conftest import write_folder
 
@@ -146,7 +147,12 @@ def test_lines(n, tmp_path):
     rows = [[n, 'good', '.1', '.2', '.5', 'no', '', 'abc'] for n in names]
     csv.writer(f, lineterminator='\n').writerows([COLUMNS, *rows])
     whole = f.getvalue().encode()
+    def ends():
+        with open(path, 'rb') as f: return [at for _, at in whole_lines(f, COLUMNS, len(COLUMNS), 'abc', path)] or [0]
+    def opened():
+        with Lines(path, COLUMNS, 'abc') as out: return list(out.keys())
     for seed in each('lines', n):
         path.write_bytes(data := mutated(np.random.default_rng([seed, 4]), whole))
-        found = answer(seed, finished_lines, path, 'abc')
-        if found: assert found[1] <= len(data) and data[:found[1]][-1:] in (b'', b'\n'), seed
+        found, keys = answer(seed, ends), answer(seed, opened)
+        if found: assert found[-1] <= len(data) and data[:found[-1]][-1:] in (b'', b'\n'), seed
+        if found: assert len(keys) == max(len(found) - 1, 0) and len(path.read_bytes()) == (found[-1] or len(','.join(COLUMNS)) + 1), seed

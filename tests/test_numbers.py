@@ -31,6 +31,7 @@ LIST = '''
 05_what_else | .70 .90 .001 | given
 05c_your_world | 1.5 | 100*3/200
 05c_your_world | .9 .02 .1 .04 .11 .20 .15 | given
+05d_beyond_leaves | .93 .84 .86 | given
 06_probabilities | 4.5 | 100*valid_share
 06_probabilities | .55 | perfect(.01)
 06_probabilities | .875 | 7/8
@@ -43,6 +44,7 @@ LIST = '''
 07_sixty_four_ways | .10 | interaction('BN', 'WL')[2]
 08_own_images | .048 | 1/21
 08_own_images | .1 .5 .36 .91 .30 | given
+09_find_more | .009 | 32/3600
 10_scorecard | .29 | PAPER['Apple', 'plain'][0]
 10_scorecard | .96 | PAPER['Apple', 'final_bn'][0]
 11_on_monday | .77 | .025**(1/14)
