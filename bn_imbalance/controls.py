@@ -39,8 +39,8 @@ CSS = """
 .controls fieldset { border: 1px solid; border-radius: 6px; } .controls fieldset label { margin-right: 1.2rem; }
 .slider { display: block; margin: .8rem 0; } .slider[hidden] { display: none; }
 .slider input { display: block; width: 100%; max-width: 34rem; }
-.controls .curve svg { width: 100%; max-width: 44rem; font-size: 11px; background: #fff; color: #222; fill: currentColor;
-  border-radius: .5rem; }
+.controls .curve svg { width: 100%; max-width: 44rem; font-size: 11px; fill: currentColor; }
+.controls .curve svg { background: #fff; color: #222; border-radius: .5rem; }
 @media print { .controls fieldset, .slider input { display: none; } }
 """
 
