@@ -58,7 +58,7 @@ def model_eye(
     key = f'{about["network"]["arch"]}-{about["network"]["size"]}-{about["tensors"][:16]}-{torch.device(device).type}'
     return Eye(net, model.stats, about['network']['size'], key)
 
-# %% ../nbs/api/54_pool.ipynb #d54c3cb4
+# %% ../nbs/api/54_pool.ipynb #9b878517
 class Pool(FeatureStore):
     "Unlabelled images and their features in one SQLite file; raises `BadInput` where it cannot be used"
     def _open(self):
@@ -70,7 +70,8 @@ class Pool(FeatureStore):
     def images(self)->pd.DataFrame: # path (absolute), digest ('' if it cannot be read), error ('' if it can)
         "In the order in which they were seen"
         rows = self._do(lambda: self.db.execute('select * from images order by rowid').fetchall())
-        return pd.DataFrame([(os.fsdecode(p), d, e) for p, d, e in rows], columns=['path', 'digest', 'error'])
+        rows = [(os.fsdecode(p), d, e) for p, d, e in rows] # texts of pyarrow would have to be UTF-8
+        return pd.DataFrame(rows, columns=['path', 'digest', 'error'], dtype=object)
 
     def add(self,
         rows, # path, digest, error of each image
