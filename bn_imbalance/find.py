@@ -178,7 +178,7 @@ def search_with_model(
     return Search(str(path), tuple(model.classes), model_eye(model, device), model.settings,
                   _for_features(recipe, model.settings), nothing, torch.zeros(0, 1), model.net[1][1].eval(), evidence)
 
-# %% ../nbs/api/57_find.ipynb #65df4a6f
+# %% ../nbs/api/57_find.ipynb #bcf45bee
 DRAWN = 1000 # images of the pool that stand for the ordinary ones if none are labelled
 
 def answered(
@@ -188,7 +188,7 @@ def answered(
     "The labels that people gave, by image"
     side, digest = dict(zip(q.labels_known, LABELS)), dict(zip(*pool.images[['path', 'digest']].T.to_numpy()))
     rows = [(place := str(q.place(p)), side[l], digest.get(place, '')) for p, l in q.labels().items()]
-    t = pd.DataFrame(rows, columns=['path', 'label', 'digest'])
+    t = pd.DataFrame(rows, columns=['path', 'label', 'digest'], dtype=object) # names need not be UTF-8
     return t[t.digest != ''].drop_duplicates('digest').reset_index(drop=True)
 
 def taught(
@@ -307,7 +307,7 @@ def begin(
                 n_images=n, aside=set_aside(n))
     return q or new_queue(out, info)
 
-# %% ../nbs/api/57_find.ipynb #87f03dbd
+# %% ../nbs/api/57_find.ipynb #3e83b47d
 def pool_counts(
     q:Queue,       # from `begin`
     search:Search  # the same
@@ -337,7 +337,8 @@ def next_round(
     t = t[~t.digest.isin(known | queued)].reset_index(drop=True)
     if not len(t): raise BadInput(f'{q.folder}: every image has been looked at, or waits for it.')
     rows = next_looks(t, strategy, n, pool.features, q.info['aside'])
-    add_round(q, rows.assign(path=[path[d].removeprefix(f'{q.root}/') for d in rows.digest]))
+    below = [path[d].removeprefix(f'{q.root}/') for d in rows.digest]
+    add_round(q, dict(path=below, strategy=rows.strategy.tolist(), score=rows.score.tolist()))
     return len(rows), strange
 
 # %% ../nbs/api/57_find.ipynb #2c791fbe
