@@ -482,6 +482,7 @@ def _looks(flags):
     from bn_imbalance.far import ray_looks
     return partial(ray_looks, workers=flags.get('workers'), device=flags.get('device'))
 
+# %% ../nbs/api/90_cli.ipynb #68426fd4
 def _search(data, images, n, strategy, recipe, compare, out, flags):
     "The queue of a search, and what adds a round to it and says so"
     if not 1 <= n <= 100_000: raise BadInput(f'--n {n}: expected a whole number from 1 to 100000.')

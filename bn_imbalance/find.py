@@ -262,7 +262,7 @@ def strangers(
     new = torch.from_numpy(np.c_[(f - e['mean']) @ e['components'].T, np.linalg.norm(f, axis=1)]).float()
     return stranger_share(torch.from_numpy(e['seen'][usual]).float(), e['subject'][usual], new, search.s)
 
-# %% ../nbs/api/57_find.ipynb #e649a81e
+# %% ../nbs/api/57_find.ipynb #c657dc61
 def _folder(source):
     "What is asked for, if that is a folder; otherwise the one that it is in"
     found = matches(source)
@@ -283,6 +283,7 @@ def _root(images):
 
 def _pool(out, search): return Pool(Path(out)/f'{search.eye.key}.sqlite') # features of another body: another file
 
+# %% ../nbs/api/57_find.ipynb #009d3cd2
 def begin(
     search:Search,   # what for
     images,          # files, folders or patterns, here or in a store, in a list: nobody needs to know their labels

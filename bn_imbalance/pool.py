@@ -58,7 +58,7 @@ def model_eye(
     key = f'{about["network"]["arch"]}-{about["network"]["size"]}-{about["tensors"][:16]}-{torch.device(device).type}'
     return Eye(net, model.stats, about['network']['size'], key)
 
-# %% ../nbs/api/54_pool.ipynb #9b878517
+# %% ../nbs/api/54_pool.ipynb #15130446
 class Pool(FeatureStore):
     "Unlabelled images and their features in one SQLite file; raises `BadInput` where it cannot be used"
     def _open(self):
@@ -91,14 +91,16 @@ class Pool(FeatureStore):
         have = self.get(list(digests))
         return torch.from_numpy(np.stack([have[d] for d in digests]))
 
-    def parts(self,
-        n:int=1024 # images at once
-    )->Iterator[tuple]: # digests, features (n, n_features)
-        "All features, a part at a time, each digest once"
-        at = self._do(lambda: self.db.execute('select key, data from features order by rowid'))
-        while rows := self._do(lambda: at.fetchmany(n)):
-            keys, x = zip(*rows)
-            yield list(keys), np.stack([np.frombuffer(o, self.dtype) for o in x])
+# %% ../nbs/api/54_pool.ipynb #a3c78cb2
+@patch
+def parts(self:Pool,
+    n:int=1024 # images at once
+)->Iterator[tuple]: # digests, features (n, n_features)
+    "All features, a part at a time, each digest once"
+    at = self._do(lambda: self.db.execute('select key, data from features order by rowid'))
+    while rows := self._do(lambda: at.fetchmany(n)):
+        keys, x = zip(*rows)
+        yield list(keys), np.stack([np.frombuffer(o, self.dtype) for o in x])
 
 # %% ../nbs/api/54_pool.ipynb #7316d614
 def _seen(path, size):
