@@ -2,7 +2,7 @@
 # make test-all: everything, as CI runs it.  All set themselves up in .venv from a bare clone (Debian, Python 3.10 or later).
 BIN := .venv/bin
 # chapters that train for minutes, and tests marked slow: only in test-all
-SLOW := ^([_.]|01_rare_d|02_one|03_why|04_when|05_what|05b_|05c_|06_prob|07_sixty|08_own)
+SLOW := ^([_.]|60_far|01_rare_d|02_one|03_why|04_when|05_what|05b_|05c_|06_prob|07_sixty|08_own)
 
 .PHONY: setup demo test test-all readme docs clean
 

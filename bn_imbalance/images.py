@@ -130,6 +130,9 @@ def image_files(
         for p in (d/o for o in names if os.path.splitext(o)[1].lower() in SUFFIXES):
             if os.path.isfile(p) or not os.path.exists(p): yield p # reading a broken link tells what is wrong
 
+# %% ../nbs/api/02_images.ipynb #a7f5d990
+pd.options.mode.string_storage = 'python' 
+
 # %% ../nbs/api/02_images.ipynb #a0000209
 @contextmanager
 def _asking(address): # a store may raise anything

@@ -26,7 +26,7 @@ def local_ray():
     "Ray on this machine, started once"
     ray = pytest.importorskip('ray')
     os.environ['PYTHONPATH'] = str(Path(__file__).parent) # its workers import this file
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level='error')
+    ray.init(address='local', num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level='error')
     yield
     ray.shutdown()
     del os.environ['PYTHONPATH']

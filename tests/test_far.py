@@ -224,10 +224,11 @@ def started(*args):
     return subprocess.Popen(list(map(str, cmd)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(true, p, seconds=120):
+def wait_for(true, p, seconds=300):
     end = time.time() + seconds
     while not (found := true()):
-        assert time.time() < end and p.poll() is None, p.stderr.read() if p.poll() is not None else 'too long'
+        assert not p or p.poll() is None, p.stderr.read()
+        assert time.time() < end, 'too long'
         time.sleep(.005)
     return found
 
@@ -283,7 +284,7 @@ def local_ray():
     ray = pytest.importorskip('ray')
     pytest.importorskip('pyarrow')
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__]) # workers cannot import this file
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level='error')
+    ray.init(address='local', num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level='error')
     yield ray
     ray.shutdown()
 
@@ -378,8 +379,8 @@ def test_everything_is_killed_and_gone_on_with(saved, images, tmp_path):
     assert len(family) > 3
     p.kill()
     p.communicate()
-    gone, alive = psutil.wait_procs(family, timeout=60)
-    assert not alive # no worker outlives it
+    def lives(o): return o.is_running() and o.status() != psutil.STATUS_ZOMBIE # where nobody reaps the dead
+    wait_for(lambda: not any(map(lives, family)), None) # no worker outlives it
     p = started(saved, images, f'onedisk://{tmp_path}/out.csv', 'ray')
     out, err = p.communicate()
     n, bad, before = map(int, out.split())
