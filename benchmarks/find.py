@@ -5,7 +5,7 @@
 One image in a hundred of a pool is rare; 5 or 10 rare ones and 200 ordinary ones are labelled, none of a subject that
 is in the pool. After each round of 100 looks everything is learnt anew, and the rank is judged on images that are
 neither labelled nor in the pool. Rows go to bn_imbalance/results/find.csv, seed by seed; a stopped run goes on. The
-oracle looks at every rare image first, but for the looks by lot. About half an hour of one core, features included.
+oracle looks at every rare image first, but for the looks by lot. About 75 minutes of one core, features included.
 
     python benchmarks/find.py PLANTVILLAGE TILES --speed-on 10000
 

@@ -162,6 +162,8 @@ class Data:
     @property
     def rare(self): return rare_targets(self.items)
     def classes(self, label): return sorted(self.items['class'][self.items.label == label].unique())
+    def called(self, label): # majority or minority -> its class, if it has a single one
+        return c[0] if len(c := self.classes(label)) == 1 else label
     def __repr__(self):
         c = self.counts
         apart = f', {len(self.names)} classes told apart' if len(self.names) > 2 else ''

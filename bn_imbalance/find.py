@@ -125,7 +125,7 @@ def margins(
     "How surely each is of the minority"
     with torch.inference_mode(): return head(x).diff()[:, 0].float().cpu().numpy()
 
-# %% ../nbs/api/57_find.ipynb #8a6aefaf
+# %% ../nbs/api/57_find.ipynb #972d1c82
 @dataclass
 class Search:
     "What is searched for, and what is known before anybody looks"
@@ -159,7 +159,7 @@ def search_with_data(
     s = s or load_settings()
     r = _for_features(recipe, s)
     if len(data.names) > 2: raise BadInput(f'{data.source}: a search is for one class or pool. Leave out --separate.')
-    names = tuple(c[0] if len(c := data.classes(side)) == 1 else side for side in LABELS)
+    names = tuple(map(data.called, LABELS))
     items = data.items.drop_duplicates('digest').reset_index(drop=True)
     return Search(data.source, names, settings_eye(s, device), s, r, items, body_features(items, s, device).x)
 
@@ -178,7 +178,7 @@ def search_with_model(
     return Search(str(path), tuple(model.classes), model_eye(model, device), model.settings,
                   _for_features(recipe, model.settings), nothing, torch.zeros(0, 1), model.net[1][1].eval(), evidence)
 
-# %% ../nbs/api/57_find.ipynb #bcf45bee
+# %% ../nbs/api/57_find.ipynb #65df4a6f
 DRAWN = 1000 # images of the pool that stand for the ordinary ones if none are labelled
 
 def answered(
@@ -188,7 +188,7 @@ def answered(
     "The labels that people gave, by image"
     side, digest = dict(zip(q.labels_known, LABELS)), dict(zip(*pool.images[['path', 'digest']].T.to_numpy()))
     rows = [(place := str(q.place(p)), side[l], digest.get(place, '')) for p, l in q.labels().items()]
-    t = pd.DataFrame(rows, columns=['path', 'label', 'digest'], dtype=object) # names need not be UTF-8
+    t = pd.DataFrame(rows, columns=['path', 'label', 'digest'])
     return t[t.digest != ''].drop_duplicates('digest').reset_index(drop=True)
 
 def taught(
@@ -308,7 +308,7 @@ def begin(
                 n_images=n, aside=set_aside(n))
     return q or new_queue(out, info)
 
-# %% ../nbs/api/57_find.ipynb #3e83b47d
+# %% ../nbs/api/57_find.ipynb #87f03dbd
 def pool_counts(
     q:Queue,       # from `begin`
     search:Search  # the same
@@ -338,8 +338,7 @@ def next_round(
     t = t[~t.digest.isin(known | queued)].reset_index(drop=True)
     if not len(t): raise BadInput(f'{q.folder}: every image has been looked at, or waits for it.')
     rows = next_looks(t, strategy, n, pool.features, q.info['aside'])
-    below = [path[d].removeprefix(f'{q.root}/') for d in rows.digest]
-    add_round(q, dict(path=below, strategy=rows.strategy.tolist(), score=rows.score.tolist()))
+    add_round(q, rows.assign(path=[path[d].removeprefix(f'{q.root}/') for d in rows.digest]))
     return len(rows), strange
 
 # %% ../nbs/api/57_find.ipynb #2c791fbe

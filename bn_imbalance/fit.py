@@ -157,7 +157,7 @@ def _names(data):
     "What the classes are called, and what they pool"
     if len(data.names) > 2: return data.names, [[c] for c in data.names]
     pools = [data.classes(l) for l in LABELS]
-    names = [p[0] if len(p) == 1 else l for p, l in zip(pools, LABELS)]
+    names = list(map(data.called, LABELS))
     return (names if len(set(names)) == len(names) else list(LABELS)), pools
 
 def _count(df, sick):

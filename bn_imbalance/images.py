@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_BYTES', 'MIN_SIDE', 'MAX_PIXELS', 'FORMATS', 'SUFFIXES', 'THREADS', 'DECODING', 'is_address', 'file_system',
            'local_path', 'file_bytes', 'to_rgb', 'reason', 'read_image', 'image_files', 'matches', 'decode', 'decoded',
-           'in_threads', 'check_images']
+           'in_threads', 'file_digest', 'check_images']
 
 # %% ../nbs/api/02_images.ipynb #22c25832
 from .core import *
@@ -131,7 +131,7 @@ def image_files(
             if os.path.isfile(p) or not os.path.exists(p): yield p # reading a broken link tells what is wrong
 
 # %% ../nbs/api/02_images.ipynb #a7f5d990
-pd.options.mode.string_storage = 'python' 
+pd.options.mode.string_storage = 'python'
 
 # %% ../nbs/api/02_images.ipynb #a0000209
 @contextmanager
@@ -211,6 +211,12 @@ def in_threads(
     "Call a function that mostly reads and decodes, in a few threads, with a bar on a terminal"
     return thread_map(f, list(items), max_workers=THREADS, desc=desc, disable=None, leave=False)
 
+def file_digest(
+    data:bytes # of a file
+)->str: # 32 hexadecimal digits
+    "What an image is known by, whatever it is called and wherever it lies"
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
 def check_images(
     paths # image files
 )->pd.DataFrame: # columns path, digest (of the file's bytes), error (empty if the image can be read)
@@ -218,6 +224,6 @@ def check_images(
     def one(p):
         try:
             read_image(p)
-            return p, hashlib.blake2b(file_bytes(p), digest_size=16).hexdigest(), ''
+            return p, file_digest(file_bytes(p)), ''
         except (BadInput, OSError) as e: return p, '', str(e)
     return pd.DataFrame(in_threads(one, paths, 'checking images'), columns=['path', 'digest', 'error'])

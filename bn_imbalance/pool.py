@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Eye', 'settings_eye', 'model_eye', 'Pool', 'looks']
 
-# %% ../nbs/api/54_pool.ipynb #0a409803
+# %% ../nbs/api/54_pool.ipynb #a4fa599c
 from .core import *
 from .features import *
 from .images import *
 from .model import *
 from .networks import *
-import hashlib, itertools, os
+import itertools, os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator
@@ -58,7 +58,7 @@ def model_eye(
     key = f'{about["network"]["arch"]}-{about["network"]["size"]}-{about["tensors"][:16]}-{torch.device(device).type}'
     return Eye(net, model.stats, about['network']['size'], key)
 
-# %% ../nbs/api/54_pool.ipynb #15130446
+# %% ../nbs/api/54_pool.ipynb #d40205e6
 class Pool(FeatureStore):
     "Unlabelled images and their features in one SQLite file; raises `BadInput` where it cannot be used"
     def _open(self):
@@ -70,8 +70,7 @@ class Pool(FeatureStore):
     def images(self)->pd.DataFrame: # path (absolute), digest ('' if it cannot be read), error ('' if it can)
         "In the order in which they were seen"
         rows = self._do(lambda: self.db.execute('select * from images order by rowid').fetchall())
-        rows = [(os.fsdecode(p), d, e) for p, d, e in rows] # texts of pyarrow would have to be UTF-8
-        return pd.DataFrame(rows, columns=['path', 'digest', 'error'], dtype=object)
+        return pd.DataFrame([(os.fsdecode(p), d, e) for p, d, e in rows], columns=['path', 'digest', 'error'])
 
     def add(self,
         rows, # path, digest, error of each image
@@ -102,13 +101,13 @@ def parts(self:Pool,
         keys, x = zip(*rows)
         yield list(keys), np.stack([np.frombuffer(o, self.dtype) for o in x])
 
-# %% ../nbs/api/54_pool.ipynb #7316d614
+# %% ../nbs/api/54_pool.ipynb #5efc4b22
 def _seen(path, size):
     "Pixels, and the hash of the file's bytes as in `check_images`; the file is read once"
     try: data = file_bytes(path)
     except BadInput: raise
     except Exception as e: raise BadInput(f'{path}: cannot be read ({reason(e)}).') from None # stores raise anything
-    return decode(path, size, data), hashlib.blake2b(data, digest_size=16).hexdigest()
+    return decode(path, size, data), file_digest(data)
 
 def looks(
     paths,    # image files, or their addresses

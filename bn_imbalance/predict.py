@@ -64,8 +64,7 @@ def predictions(
     d, names, me = model.decision, np.array(model.classes), model.id
     images = decoded(paths, model.about['network']['size'])
     while rows := list(itertools.islice(images, bs)):
-        t = pd.DataFrame({'path': [str(p) for p, *_ in rows], 'error': [e for *_, e in rows], 'model': me},
-                         dtype=object) # with pyarrow, pandas' own texts must be UTF-8; names need not be
+        t = pd.DataFrame({'path': [str(p) for p, *_ in rows], 'error': [e for *_, e in rows], 'model': me})
         pixels = [x for _, x, _ in rows if x is not None]
         if pixels:
             x, ok = torch.from_numpy(np.stack(pixels)), t.error == ''

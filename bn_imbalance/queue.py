@@ -66,7 +66,7 @@ def _checked_rows(rows, path):
 
 def _table(path):
     how = dict(encoding='utf-8-sig', encoding_errors='surrogateescape') # names are bytes, not always UTF-8
-    try: return pd.read_csv(path, dtype=object, keep_default_na=False, **how)
+    try: return pd.read_csv(path, dtype=str, keep_default_na=False, **how)
     except OSError as e: raise BadInput(f'{path}: cannot be read ({e.strerror}).') from e
     except ValueError as e: raise BadInput(f'{path}: not a table ({" ".join(str(e).split())}).') from None
 
@@ -119,11 +119,11 @@ def new_queue(
 
 def add_round(
     q:Queue,          # any
-    rows:pd.DataFrame # path (not in the queue yet), strategy, score, in the order of looking; or a dict of lists
+    rows:pd.DataFrame # path (not in the queue yet), strategy, score, in the order of looking
 )->pd.DataFrame: # all rows
     "Add a round of images; earlier rounds stay. The file is written whole"
     path, n = q.folder/'queue.csv', 1 + int(q.rows['round'].max() if len(q.rows) else 0)
-    new = pd.DataFrame(rows, dtype=object).assign(round=n)
+    new = pd.DataFrame(rows).assign(round=n)
     if lacking := [k for k in ROW if k not in new]: raise BadInput(f'a round lacks the column {lacking[0]}.')
     rows = _checked_rows(pd.concat([q.rows[ROW], new[ROW]]) if len(q.rows) else new, path)
     write_whole(path, _bytes(rows.to_csv(index=False, lineterminator='\n')))
@@ -184,7 +184,7 @@ def _lines(self:Queue):
 @patch
 def answers(self:Queue)->pd.DataFrame: # columns `ANSWER`
     "The last answer of each person for each image; those that were taken back are gone"
-    return pd.DataFrame(list(_standing(self._lines()).values()), columns=ANSWER, dtype=object)
+    return pd.DataFrame(list(_standing(self._lines()).values()), columns=ANSWER)
 
 # %% ../nbs/api/53_queue.ipynb #q0000021
 def _put(f, at, data):
@@ -293,7 +293,7 @@ def disagreements(self:Queue)->pd.DataFrame: # path, label, who, when, round; an
     lines = _standing(self._lines()).values()
     votes, place = _votes(lines), dict(zip(self.rows.path, self.rows['rank']))
     said = sorted((a for a in lines if len(votes.get(a['path'], ())) > 1), key=lambda a: place[a['path']])
-    return pd.DataFrame(said, columns=ANSWER, dtype=object)
+    return pd.DataFrame(said, columns=ANSWER)
 
 # %% ../nbs/api/53_queue.ipynb #q0000036
 @patch

@@ -136,7 +136,7 @@ def _numbered(c):
     if c.data is None: return pd.factorize(c.items.label, sort=True)
     y = c.items.path.map(dict(zip(c.data.items.path, targets(c.data.items)))).to_numpy()
     if len(c.data.names) > 2: return y, c.data.names
-    return y, [c.data.classes(k)[0] if len(c.data.classes(k)) == 1 else f'the {k}' for k in LABELS]
+    return y, [f'the {name}' if name in LABELS else name for name in map(c.data.called, LABELS)]
 
 def check_labels(
     c:Check # from `check_data`; gets `suspects`, and a finding

@@ -1,5 +1,5 @@
 """Looking for more of the rare class: what is taken, what is left out, and what survives."""
-import json, shutil, socket, subprocess, sys
+import json, os, shutil, socket, subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings as hyp, strategies as st
@@ -338,3 +338,14 @@ def test_ray_sees_the_same(field, command, tmp_path):
     np.testing.assert_allclose(here.rows.score, there.rows.score, rtol=1e-4)
     wrong = command('bn-find', *args, '--out', tmp_path/'no', '--backend', 'spark')
     one_line(wrong, '--backend spark: expected serial or ray')
+
+
+def test_a_name_that_is_no_utf8(field, search):
+    picture(field/'new.png', 80, 5)
+    try: os.rename(field/'new.png', os.fsencode(field/'field') + b'/bad \xff.png')
+    except OSError: pytest.skip('a file system that wants UTF-8')
+    q = begin(search, [field/'field'], field/'find', progress=False)
+    next_round(q, search, 107)
+    look(q)
+    assert 'bad \udcff.png' in q.labels() and len(answered(q, Pool(next((field/'find').glob('*.sqlite'))))) == 107
+    assert b'bad \xff.png,bad' in write_labels(q, search).read_bytes()

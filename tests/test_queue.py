@@ -13,8 +13,8 @@ PATHS = [f'a/{i:03d}.jpg' for i in range(60)] + ['ein Blättchen ☘.png', 'comm
 def make(folder, paths=PATHS):
     q = new_queue(folder, dict(root='images', source='leaves', majority='healthy', minority='sick', goal={},
                                n_images=99))
-    why = ['random' if i % 20 == 7 else 'margin' for i in range(len(paths))]
-    add_round(q, dict(path=paths, score=1., strategy=why))
+    add_round(q, pd.DataFrame(dict(path=paths, score=1., strategy=['random' if i % 20 == 7 else 'margin'
+                                                                   for i in range(len(paths))])))
     return q
 
 
