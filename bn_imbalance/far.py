@@ -31,8 +31,13 @@ def ray_data(
         raise BadInput("--backend ray: Ray Data is not installed. pip install 'bn_imbalance[ray]'") from None
     if mine := not ray.is_initialized():
         here = {} if os.environ.get('RAY_ADDRESS') else dict(address='local', num_cpus=cpus, include_dashboard=False)
-        try: ray.init(log_to_driver=False, logging_level='error', **here)
-        except Exception as e: raise BadInput(f'--backend ray: Ray does not start ({reason(e)}).') from e
+        for again in True, False: # Ray waits half a minute for its parts; a busy machine may need more
+            try: ray.init(log_to_driver=False, logging_level='error', **here)
+            except Exception as e:
+                ray.shutdown()
+                if again and 'timed out' in str(e): continue
+                raise BadInput(f'--backend ray: Ray does not start ({reason(e)}).') from e
+            break
     context, loud = ray.data.DataContext.get_current(), logging.root.manager.disable
     logging.disable(logging.ERROR) # what Ray Data says of a worker that died is told by us, in one line
     try:

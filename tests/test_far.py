@@ -311,6 +311,22 @@ def test_ray_writes_the_same_bytes(local_ray, saved, images, command, monkeypatc
     assert code == 0 and 'were done before' in err and (tmp_path/'ray.csv').read_bytes() == whole
 
 
+def test_a_slow_start_is_tried_again(monkeypatch):
+    ray = pytest.importorskip('ray')
+    pytest.importorskip('pyarrow')
+    from bn_imbalance.far import ray_data
+    tries = []
+    def init(**kwargs):
+        tries.append(kwargs)
+        raise RuntimeError('The node timed out during startup.' if len(tries) < then else 'no')
+    monkeypatch.setattr(ray, 'init', init)
+    monkeypatch.setattr(ray, 'is_initialized', lambda: False)
+    for then, n in (1, 1), (2, 2), (9, 2):
+        tries.clear()
+        with pytest.raises(BadInput, match='Ray does not start'), ray_data(): pass
+        assert len(tries) == n
+
+
 @pytest.mark.slow
 def test_waves(local_ray, saved, images, monkeypatch, tmp_path):
     "Workers are started anew for each wave; the lines stay in order"
