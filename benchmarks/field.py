@@ -2,10 +2,10 @@
 
     python benchmarks/field.py PLANTVILLAGE TILES VGG16.safetensors --out field
 
-Runs go to sub-folders of --out, where a stopped run goes on; the tables go to bn_imbalance/results: field/ has a row per
-recipe and seed, families.csv what eight families are worth in three worlds. Plain training is tuned as everywhere:
+Runs go to sub-folders of --out, where a stopped run goes on; the tables go to bn_imbalance/results: field/ has a row
+per recipe and seed, families.csv what eight families are worth in three worlds. Plain training is tuned as everywhere:
 its learning rate and its length, by validation. With --tune N every recipe gets N tries, on the set named by --only
-(such as apple-vgg16). Takes two hours on 2 cores.
+(such as apple-vgg16). Takes three hours on 2 cores.
 """
 from dataclasses import replace
 from pathlib import Path
