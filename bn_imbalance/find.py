@@ -143,6 +143,7 @@ class Search:
     @property
     def y(self)->np.ndarray: return (self.items.label == 'minority').to_numpy().astype(int) # (n,)
 
+# %% ../nbs/api/57_find.ipynb #972d1c83
 def check_searchable(
     recipe:Recipe, # that is to learn from answers
     s:Settings,    # how it is trained

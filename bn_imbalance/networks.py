@@ -232,7 +232,8 @@ def find_places(
 )->tuple[int, int]: # channels of the two maps together, places
     "What there is in the middle of a network; raises `BadInput` if it makes no such maps"
     check_size(arch, size)
-    with torch.device('meta'): maps = _watched(cut_body(new_network(arch), arch).eval(), torch.empty(1, 3, size, size))[1]
+    with torch.device('meta'):
+        maps = _watched(cut_body(new_network(arch), arch).eval(), torch.empty(1, 3, size, size))[1]
     if not {3, 4} <= maps.keys():
         raise BadInput(f'--arch {arch}: makes no maps of an eighth and a sixteenth of the image at {size} pixels, so '
                        'there are no patches to look at. Take another network or size.')

@@ -48,6 +48,7 @@ def settings_eye(
     net = pooled_body(s.arch, s.weights).to(device, memory_format=torch.channels_last)
     return Eye(net, find_body(s.arch).stats, s.size, feature_store(s, device).path.stem)
 
+# %% ../nbs/api/54_pool.ipynb #19bfd32b
 class WithMargin(nn.Module):
     "Images to their features and, last, the margin of a model that looks at their places as well"
     def __init__(self, net):
