@@ -110,7 +110,7 @@ def test_fit_what_compare_recommends(images, command, tmp_path):
 
 def test_fit_takes_the_first_for_the_goal(images, command, monkeypatch, tmp_path):
     "Another one than at argmax, and not one of which no model can be kept"
-    odd = Recipe('odd', 'squares', after=lambda counts, y, z: lambda z: z**2)
+    odd = Recipe('odd', 'a layer of its own', head=lambda head: torch.nn.Sequential(*head, torch.nn.Softplus()))
     monkeypatch.setitem(recipes, 'odd', odd)
     c, costs = tmp_path/'c', ['--share', '.01', '--cost-miss', '20', '--cost-alarm', '1']
     command('bn-compare', images, '--recipes', 'plain,final_bn,odd', '--tuned', 'none', '--out', c, *FLAGS)
