@@ -1,6 +1,7 @@
 """Models that look at patches: saved and loaded to the bit, used, exported, explained, refused."""
-import pickle
+import pickle, sys
 from dataclasses import replace
+from functools import partial
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from bn_imbalance.core import BadInput, load_settings
@@ -8,8 +9,8 @@ from bn_imbalance.data import read_data
 from bn_imbalance.explain import heat_maps
 from bn_imbalance.export import check_pixels
 from bn_imbalance.features import body_features, patch_features
-from bn_imbalance.find import begin, next_round, search_with_model
-from bn_imbalance.fit import check_portable, fit_model
+from bn_imbalance.find import begin, check_searchable, next_round, search_with_model
+from bn_imbalance.fit import check_portable, fit_model, recommended
 from bn_imbalance.images import decode
 from bn_imbalance.learners import model_learner
 from bn_imbalance.model import load_model, read_evidence
@@ -30,8 +31,8 @@ def saved(images, tmp_path_factory): # noqa: F811
     return out
 
 
-@pytest.mark.parametrize('name', ['padim', 'patchcore', BOTH])
-def test_from_the_command_line(name, images, command, tmp_path): # noqa: F811
+@pytest.mark.parametrize('name,kinds', [('padim', ['onnx']), ('patchcore', ['torch']), (BOTH, ['onnx', 'torch'])])
+def test_from_the_command_line(name, kinds, images, command, tmp_path): # noqa: F811
     onnxruntime = pytest.importorskip('onnxruntime')
     pytest.importorskip('captum')
     m, t = tmp_path/'m', tmp_path/'t.csv'
@@ -43,15 +44,16 @@ def test_from_the_command_line(name, images, command, tmp_path): # noqa: F811
     assert len(told) == 52 and len(list((tmp_path/'maps').iterdir())) == 52
     alone = pd.concat([model.predict(p) for p in told.path[[0, 20, 51]]], ignore_index=True)
     np.testing.assert_array_equal(alone.probability.astype(float).round(6), told.probability[[0, 20, 51]].round(6))
-    code, _, err = command('bn-export', m, '--onnx', tmp_path/'m.onnx', '--torch', tmp_path/'m.pt2')
+    code, _, err = command('bn-export', m, *[o for k in kinds for o in (f'--{k}', tmp_path/k)])
     assert code == 0, err
     x = check_pixels(model, n=40)
-    want, session = model_logits(model, x), onnxruntime.InferenceSession(tmp_path/'m.onnx')
-    program = torch.export.load(tmp_path/'m.pt2').module()
-    for n in 1, 40: # also more than are scored at once here
-        pixels = x[:n].float()/255
-        np.testing.assert_allclose(session.run(None, {'pixels': pixels.numpy()})[0], want[:n], atol=1e-4, rtol=1e-4)
-        np.testing.assert_allclose(program(pixels)[0].detach(), want[:n], atol=1e-4, rtol=1e-4)
+    want, runs = model_logits(model, x), []
+    if 'onnx' in kinds: runs.append(partial(onnxruntime.InferenceSession(tmp_path/'onnx').run, ['logits']))
+    if 'torch' in kinds: runs.append(lambda d: torch.export.load(tmp_path/'torch').module()(torch.tensor(d['pixels'])))
+    for run in runs:
+        for n in 1, 40: # also more than are scored at once here
+            z = run({'pixels': x[:n].numpy().astype('float32')/255})[0]
+            np.testing.assert_allclose(torch.as_tensor(z).detach(), want[:n], atol=1e-4, rtol=1e-4)
 
 
 def test_saved_is_loaded_to_the_bit(saved, images): # noqa: F811
@@ -145,6 +147,26 @@ def test_a_heat_map_points_at_what_is_odd(name, spots):
     if name == 'padim': # what speaks for the majority is elsewhere
         usual = heat_maps(model, x, 0).reshape(12, 2, 32, 2, 32).mean((2, 4)).reshape(12, 4)
         assert (usual.argmax(1) != np.arange(12) % 4).all()
+
+
+def test_a_map_of_places_needs_no_library(spots, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'captum.attr', None)
+    x, s = torch.zeros(1, 3, 64, 64, dtype=torch.uint8), load_settings(**SMALL | dict(size=64, seeds=1))
+    heat_maps(fit_model(read_data(spots), 'padim', s, how=how()), x)
+    with pytest.raises(BadInput, match='needs captum'): heat_maps(fit_model(read_data(spots), BOTH, s, how=how()), x)
+
+
+def test_what_compare_recommends(images, command, tmp_path): # noqa: F811
+    "A recipe that looks at patches may be taken; a search passes it over"
+    c = tmp_path/'c'
+    code, _, err = command('bn-compare', images, '--recipes', 'padim,ridge', '--tuned', 'none', '--out', c, *FLAGS)
+    assert code == 0, err
+    assert recommended(c, load_settings())[3] == []
+    assert recommended(c, load_settings(), check=check_searchable)[0] == 'ridge'
+    code, _, err = command('bn-fit', images, '--compare', c, '--recipe', 'padim', '--out', tmp_path/'m')
+    assert code == 0, err
+    run = 'padim-seed0.json'
+    assert (tmp_path/'m'/'runs'/run).read_text() == (c/'runs'/run).read_text() # taken, not repeated
 
 
 def test_looks_as_it_was_trained(saved, images): # noqa: F811
