@@ -59,8 +59,9 @@ def check_portable(
     trained = replace(train_heads(dls, [bare], s, 0)[bare.training], patches=lambda side: places)
     try: layers = describe_head(plain_head(finish_head(bare, trained, y, s, 0)))
     except BadInput as e: raise BadInput(f'recipe {recipe.name}: {e}') from None
-    if looks_at(layers) != recipe.looks_at or 'patches' in recipe.looks_at[:-1]:
-        raise BadInput(f'recipe {recipe.name}: looks at {" and ".join(recipe.looks_at)}, but a model gives its head '
+    seen = recipe.looks_at
+    if 'patches' in seen + looks_at(layers) and (looks_at(layers) != seen or 'patches' in seen[:-1]):
+        raise BadInput(f'recipe {recipe.name}: looks at {" and ".join(seen)}, but a model gives its head '
                        'features, or places to a PlaceGaussian or PlaceNearest, or both in this order to a sum.')
     z = rng.normal(size=(len(y), n_classes))
     change = recipe.part('after')(np.bincount(y).tolist(), y, z)(z) - z if recipe.after else 0*z
