@@ -488,8 +488,8 @@ def _search(data, images, n, strategy, recipe, compare, out, flags):
     if not 1 <= n <= 100_000: raise BadInput(f'--n {n}: expected a whole number from 1 to 100000.')
     model, s = (Path(data)/'model.json').is_file(), _settings(flags)
     if not model: check_source(data)
-    from bn_imbalance.find import (STRATEGIES, begin, found_text, next_round, pool_counts, round_text,
-                                   search_with_data, search_with_model, write_labels)
+    from bn_imbalance.find import (STRATEGIES, begin, check_searchable, found_text, next_round, pool_counts,
+                                   round_text, search_with_data, search_with_model, write_labels)
     from bn_imbalance.fit import recommended
     from bn_imbalance.networks import check_size, usable_device
     from bn_imbalance.predict import find_images
@@ -497,7 +497,7 @@ def _search(data, images, n, strategy, recipe, compare, out, flags):
     warnings.filterwarnings('ignore', module='PIL') # of damaged files; they are counted
     find_images(images) # what does not exist first
     device = 'cpu' if flags.get('backend') == 'ray' else usable_device(flags.get('device'))
-    if compare: first, s, *_ = recommended(compare, s, _goal(flags), **_pick(flags, _of_settings))
+    if compare: first, s, *_ = recommended(compare, s, _goal(flags), check_searchable, **_pick(flags, _of_settings))
     recipe = recipe or (first if compare else 'ridge')
     if model: search = search_with_model(data, recipe, device)
     else:

@@ -8,34 +8,61 @@ __all__ = ['heat_maps', 'overlay', 'heat_map_writer']
 # %% ../nbs/api/44_explain.ipynb #c4da5646
 from .core import *
 from .images import *
-import hashlib
+import hashlib, math
 from pathlib import Path
 from typing import Callable
 import numpy as np, torch
+import torch.nn.functional as F
 from matplotlib import colormaps
 from PIL import Image
 from .model import *
 from .networks import *
+from .scores import *
 
 # %% ../nbs/api/44_explain.ipynb #5a7825ea
+def _grad_cam(layer, margins, x, arch):
+    "Evidence on the maps that a layer makes (n, row, row)"
+    try: from captum.attr import LayerGradCam
+    except ImportError: raise BadInput("--explain needs captum. pip install 'bn_imbalance[explain]'") from None
+    maps = LayerGradCam(margins, layer).attribute(x.requires_grad_(), relu_attributions=True)
+    if maps.ndim != 4: raise BadInput(f'--explain: {arch} makes no maps that could be shown on the image.')
+    return maps[:, 0].detach()
+
+def _stranger(head, places, sign):
+    "By how much each place is stranger than the median place of its image (n, row, row); `sign` -1: less strange"
+    score = sign*head.of_places(places)
+    maps = (score - score.median(1, keepdim=True).values).clamp(min=0)
+    return maps.unflatten(1, (math.isqrt(maps.shape[1]), -1))
+
+def _spread_out(maps, size):
+    "Maps (n, row, row) as large as the image, the largest value of each is 1; all 0 where there is nothing"
+    maps = F.interpolate(maps[:, None], (size, size), mode='bilinear')[:, 0]
+    return maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)
+
+# %% ../nbs/api/44_explain.ipynb #5a7825ec
 def heat_maps(
     model:Model,    # of a network whose body makes maps
     x:torch.Tensor, # pixels (n, 3, size, size), uint8
     c=None          # class number to look for, or several; None: the minority
 )->np.ndarray: # (n, size, size), 0 to 1; all 0 where there is no evidence at all
-    "Where the evidence for a class is, by Grad-CAM; raises `BadInput` without captum or without maps"
-    try: from captum.attr import LayerAttribution, LayerGradCam
-    except ImportError: raise BadInput("--explain needs captum. pip install 'bn_imbalance[explain]'") from None
-    net, about, c = model.net.eval(), model.about['network'], model.rare if c is None else np.atleast_1d(c).tolist()
-    device = next(net.parameters()).device
-    def margins(x):
-        z = net(x)
-        return z[:, c].logsumexp(1) - z[:, [k for k in range(z.shape[1]) if k not in c]].logsumexp(1)
-    x = normalized(x.to(device), model.stats).requires_grad_()
-    maps = LayerGradCam(margins, net[0]).attribute(x, relu_attributions=True)
-    if maps.ndim != 4: raise BadInput(f'--explain: {about["arch"]} makes no maps that could be shown on the image.')
-    maps = LayerAttribution.interpolate(maps, x.shape[-2:], 'bilinear')[:, 0].detach().cpu().numpy()
-    return maps / np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-12)
+    "Where the evidence for a class is: Grad-CAM, or scores of places; raises `BadInput` without captum or without maps"
+    net, c = model.net.eval(), model.rare if c is None else np.atleast_1d(c).tolist()
+    (body, (_, head)), arch, size = net, model.about['network']['arch'], x.shape[-1]
+    def margins(z): return z[:, c].logsumexp(1) - z[:, [k for k in range(z.shape[1]) if k not in c]].logsumexp(1)
+    x = normalized(x.to(next(net.parameters()).device), model.stats)
+    if not isinstance(body, MidMaps):
+        return _spread_out(_grad_cam(body, lambda x: margins(net(x)), x, arch), size).cpu().numpy()
+    both = head[0] if isinstance(head[0], SumOfMargins) else None
+    second = both.second if both else head
+    with torch.no_grad():
+        features, places = body(x)
+        maps = _spread_out(_stranger(second[0], places, 1 if c == [1] else -1), size)
+        if not both: return maps.cpu().numpy()
+        z = torch.stack([margins(both.first(features)), margins(second(places))], 1) / both.scales
+    of_features = _grad_cam(body.body, lambda x: margins(both.first(body(x)[0])), x, arch)
+    a, b = z.softmax(1).T[:, :, None, None]
+    maps = a*_spread_out(of_features, size) + b*maps
+    return (maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)).cpu().numpy()
 
 def overlay(
     pixels, # (3, size, size), uint8

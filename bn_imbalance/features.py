@@ -96,16 +96,17 @@ def _stored(items, s, device, bs, patches):
     have = store.get(items.digest)
     todo = items[~items.digest.isin(have)]
     if len(todo):
-        for keys, x in _computed(todo, s, device, bs, MidMaps if patches else pooled_body):
+        for keys, x in _computed(todo, s, device, bs, patches):
             store.put(keys, x)
             have.update(zip(keys, x.astype(store.dtype)))
     return Table(items.digest, torch.from_numpy(np.stack([have[d] for d in items.digest])))
 
 # %% ../nbs/api/21_features.ipynb #10767886
-def _computed(items, s, device, bs, make):
+def _computed(items, s, device, bs, patches):
     "Digests and features, batch by batch"
     keep_memory()
-    net = make(s.arch, s.weights).to(device, memory_format=torch.channels_last)
+    net = mid_maps(s.arch, s.weights, s.size) if patches else pooled_body(s.arch, s.weights)
+    net = net.to(device, memory_format=torch.channels_last)
     images = decoded(items.path, s.size)
     with tqdm(total=len(items), desc=f'features of {s.arch}', unit='image', disable=None, leave=False) as bar:
         for keys in np.split(items.digest.to_numpy(), range(bs, len(items), bs)):
@@ -113,5 +114,6 @@ def _computed(items, s, device, bs, make):
             if bad := [error for *_, error in part if error]: raise BadInput(bad[0])
             x = torch.from_numpy(np.stack([x for _, x, _ in part] + [part[-1][1]]*(bs - len(part))))
             x = normalized(x, find_body(s.arch).stats).to(device, memory_format=torch.channels_last)
-            with torch.inference_mode(): yield keys, net(x)[:len(keys)].flatten(1).cpu().numpy()
+            with torch.inference_mode(): out = net(x)[1] if patches else net(x)
+            yield keys, out[:len(keys)].flatten(1).cpu().numpy()
             bar.update(len(keys))

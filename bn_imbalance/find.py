@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'MIX', 'DRAWN', 'in_units', 'ranking', 'lot', 'set_aside', 'next_looks', 'head_on', 'margins', 'Search',
-           'search_with_data', 'search_with_model', 'answered', 'taught', 'scores', 'stranger_share', 'strangers',
-           'begin', 'pool_counts', 'next_round', 'write_labels', 'found_text', 'round_text']
+           'check_searchable', 'search_with_data', 'LastColumn', 'search_with_model', 'answered', 'taught', 'scores',
+           'stranger_share', 'strangers', 'begin', 'pool_counts', 'next_round', 'write_labels', 'found_text',
+           'round_text']
 
 # %% ../nbs/api/57_find.ipynb #51b9587b
 from .core import *
@@ -142,11 +143,21 @@ class Search:
     @property
     def y(self)->np.ndarray: return (self.items.label == 'minority').to_numpy().astype(int) # (n,)
 
+# %% ../nbs/api/57_find.ipynb #972d1c83
+def check_searchable(
+    recipe:Recipe, # that is to learn from answers
+    s:Settings,    # how it is trained
+    n_classes:int=2
+):
+    "Raise `BadInput` if a recipe needs more than features of whole images"
+    choose_engine(recipe, replace(s, engine='features', unfreeze=0)) # says why not
+    if 'patches' in recipe.looks_at:
+        raise BadInput(f'recipe {recipe.name}: looks at patches; a search keeps features of whole images. Take knn or '
+                       'mahalanobis, or ridge, or start from a model that bn-fit made with it.')
+
 def _for_features(recipe, s):
-    (r,), s = get_recipes([recipe]), replace(s, engine='features', unfreeze=0)
-    choose_engine(r, s) # says why not
-    if 'patches' in r.looks_at: raise BadInput(f'recipe {r.name}: looks at patches; a search keeps features of whole '
-                                               'images. Take knn or mahalanobis, or ridge.')
+    r, = get_recipes([recipe])
+    check_searchable(r, s)
     return r
 
 def search_with_data(
@@ -164,6 +175,10 @@ def search_with_data(
     return Search(data.source, names, settings_eye(s, device), s, r, items, body_features(items, s, device).x)
 
 # %% ../nbs/api/57_find.ipynb #5c971838
+class LastColumn(nn.Module):
+    "Logits of a model whose margin lies beside the features, see `WithMargin`"
+    def forward(self, x): return torch.stack([0*x[:, -1], x[:, -1]], 1)
+
 def search_with_model(
     path:str|Path,        # a folder that `bn-fit` wrote
     recipe:str='ridge',   # name of the recipe that learns from answers
@@ -175,8 +190,9 @@ def search_with_model(
         raise BadInput(f'{path}: tells {len(model.classes)} classes apart; a search is for one. Make a model of two.')
     nothing = pd.DataFrame(columns=['path', 'label', 'group', 'digest'])
     evidence = read_evidence(path, model.about) if model.about.get('evidence') else None
+    head = LastColumn() if 'patches' in looks_at(model.about['network']['layers']) else model.net[1][1].eval()
     return Search(str(path), tuple(model.classes), model_eye(model, device), model.settings,
-                  _for_features(recipe, model.settings), nothing, torch.zeros(0, 1), model.net[1][1].eval(), evidence)
+                  _for_features(recipe, model.settings), nothing, torch.zeros(0, 1), head, evidence)
 
 # %% ../nbs/api/57_find.ipynb #65df4a6f
 DRAWN = 1000 # images of the pool that stand for the ordinary ones if none are labelled
@@ -258,7 +274,7 @@ def strangers(
         rows = np.random.default_rng(0).permutation(np.flatnonzero(search.y == 0))[:DRAWN]
         return stranger_share(search.x[rows], search.items.group[rows], new, search.s)
     if e is None or not e['seen'].shape[1]: return float('nan')
-    f, usual = new.numpy(), e['y'] == 0
+    f, usual = new.numpy()[:, :len(e['mean'])], e['y'] == 0 # without a margin
     new = torch.from_numpy(np.c_[(f - e['mean']) @ e['components'].T, np.linalg.norm(f, axis=1)]).float()
     return stranger_share(torch.from_numpy(e['seen'][usual]).float(), e['subject'][usual], new, search.s)
 

@@ -28,6 +28,7 @@ from .training import *
 import hashlib, json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Callable
 import numpy as np, pandas as pd, torch
 from fastai.data.core import DataLoaders
 from sklearn.decomposition import PCA
@@ -44,21 +45,24 @@ def plain_head(
 
 def check_portable(
     recipe:Recipe, # to be taken away
-    s:Settings,    # arch, head
+    s:Settings,    # arch, size, head
     n_classes:int=2
 ):
     "Raise `BadInput` if a model of this recipe could not be saved"
-    if 'patches' in recipe.looks_at:
-        raise BadInput(f'recipe {recipe.name}: looks at patches, which a model file cannot hold yet. Take knn or '
-                       'mahalanobis, which look at the features of the whole image.')
+    if 'patches' in recipe.looks_at: find_places(s.arch, s.size)
     rng, s = np.random.default_rng(0), replace(s, epochs=1, batch_size=8)
     y = np.repeat(range(n_classes), [16] + [8]*(n_classes - 1))
-    x = torch.tensor(rng.normal(size=(len(y), find_body(s.arch).n_features)), dtype=torch.float)
+    x, places = (torch.tensor(rng.normal(size=(len(y), *n)), dtype=torch.float)
+                 for n in ([find_body(s.arch).n_features], [4, 128]))
     dls = DataLoaders(*[TensorDL(x, torch.tensor(y), bs=8, num_workers=0) for _ in SIDES], device='cpu')
     bare = replace(recipe, augment=None, after=None)
-    head = finish_head(bare, train_heads(dls, [bare], s, 0)[bare.training], y, s, 0)
-    try: describe_head(plain_head(head))
+    trained = replace(train_heads(dls, [bare], s, 0)[bare.training], patches=lambda side: places)
+    try: layers = describe_head(plain_head(finish_head(bare, trained, y, s, 0)))
     except BadInput as e: raise BadInput(f'recipe {recipe.name}: {e}') from None
+    seen = recipe.looks_at
+    if 'patches' in seen + looks_at(layers) and (looks_at(layers) != seen or 'patches' in seen[:-1]):
+        raise BadInput(f'recipe {recipe.name}: looks at {" and ".join(seen)}, but a model gives its head '
+                       'features, or places to a PlaceGaussian or PlaceNearest, or both in this order to a sum.')
     z = rng.normal(size=(len(y), n_classes))
     change = recipe.part('after')(np.bincount(y).tolist(), y, z)(z) - z if recipe.after else 0*z
     if not np.allclose(change, change[0]):
@@ -86,10 +90,13 @@ def train_on(
     engine = choose_engine(recipe, s)
     features = body_features(items, s, device) if engine != 'images' else None
     pixels = read_pixels(items, s.size) if engine != 'features' else None
-    trained = train(engine, split, [recipe], s, 0, features, pixels, device)[recipe.training]
+    patches = patch_features(items, s, device) if 'patches' in recipe.looks_at else None
+    trained = train(engine, split, [recipe], s, 0, features, pixels, device, patches)[recipe.training]
     with threads(1): head = plain_head(finish_head(recipe, trained, split_labels(split, 'train'), s, 0))
-    net = build_network(s.arch, describe_head(head))
-    net[0].load_state_dict((trained.body or cut_body(load_network(s.arch, s.weights), s.arch)).state_dict())
+    net = build_network(s.arch, describe_head(head), s.size)
+    if patches is not None: body = mid_maps(s.arch, s.weights, s.size) # which does not learn
+    else: body = trained.body or cut_body(load_network(s.arch, s.weights), s.arch)
+    net[0].load_state_dict(body.state_dict())
     for new, old in zip(net[1][1], head_layers(head)): new.load_state_dict(old.state_dict())
     if not all(v.isfinite().all() for v in net.state_dict().values()):
         raise BadInput(f'recipe {recipe.name}: the training on all images diverged (not a number). Lower --lr.')
@@ -232,8 +239,9 @@ def recommended(
     out:str|Path,     # a folder that `compare` wrote
     s:Settings,       # weights
     goal:Goal=Goal(), # what to judge by
+    check:Callable=check_portable, # (recipe, settings, n_classes) -> raises `BadInput` if the recipe will not do
     **changes         # settings to be other than there; None leaves a setting as it is
-)->tuple[str, Settings, list, list]: # name of a recipe, settings, runs; why recipes that are before it cannot be kept
+)->tuple[str, Settings, list, list]: # name of a recipe, settings, runs; why recipes that are before it will not do
     "The first recipe for a goal that a model can be kept of, with the values that validation likes best"
     runs, tuning, passed = read_runs(out), Path(out)/'tuning.csv', []
     tries = set(pd.read_csv(tuning, dtype=str).variant) if tuning.exists() else ()
@@ -244,8 +252,7 @@ def recommended(
         there = dict(run.settings, seeds=len({r.seed for r in runs}))
         there['weights'] = 'random' if there['weights'] == 'random' else s.weights
         found = load_settings(**there | {k: v for k, v in changes.items() if v is not None})
-        try: check_portable(*get_recipes([name]), found, run.test.logits.shape[1])
+        try: check(*get_recipes([name]), found, run.test.logits.shape[1])
         except BadInput as e: passed.append(str(e))
         else: return name, found, runs, passed
-    raise BadInput(f'{out}: no model can be kept of any of its recipes; {passed[0]}')
-
+    raise BadInput(f'{out}: none of its recipes will do; {passed[0]}')

@@ -138,7 +138,7 @@ def model_learner(
     split = draw_split(data, s, seed, protocol)
     dls = imbalanced_dls(split, s)
     dls.add_tfms([Normalize.from_stats(*model.stats, cuda=dls.device.type == 'cuda')], 'after_batch')
-    net = build_network(s.arch, about['network']['layers'])
+    net = build_network(s.arch, about['network']['layers'], s.size)
     net.load_state_dict(model.net.state_dict())
     name = about['recipe']['trained_as']
     recipe = get_recipes([name])[0] if name.split(':')[0] in recipes else recipes['plain']

@@ -61,8 +61,11 @@ class Mahalanobis(OneClass):
 
 # %% ../nbs/api/16_scores.ipynb #f14d5cc6
 class OfPlaces(OneClass):
-    "The largest score of an image's places: from (n, places, channels), a few images at once"
-    def score(self, x): return torch.cat([self.of_places(part.float()).amax(1) for part in x.split(32)])
+    "The largest score of an image's places: from (n, places, channels), alone or the second of a pair"
+    def forward(self, x): return super().forward(x[1] if isinstance(x, (tuple, list)) else x)
+    def score(self, x): # a few images at once; an exported program must not know how many there are
+        parts = [x] if torch.compiler.is_compiling() else x.split(32)
+        return torch.cat([self.of_places(part.float()).amax(1) for part in parts])
 
 class PlaceGaussian(OfPlaces):
     "Mahalanobis distance at each place"

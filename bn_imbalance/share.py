@@ -147,9 +147,10 @@ def look_at(
         if not pixels: continue
         x = torch.from_numpy(np.stack(pixels + pixels[-1:]*(bs - len(pixels)))).to(next(body.parameters()).device)
         with torch.inference_mode():
-            f = pool(body(normalized(x, model.stats)))[:len(pixels)]
-            m.append(margin(head(f).float().cpu().numpy()))
-        f = f.float().cpu().numpy()
+            given = pool(body(normalized(x, model.stats)))
+            m.append(margin(head(given).float().cpu().numpy())[:len(pixels)])
+        f = given[0] if isinstance(given, tuple) else given # the other ones are patches
+        f = f[:len(pixels)].float().cpu().numpy()
         if e['seen'].shape[1]: seen.append(np.c_[(f - e['mean']) @ e['components'].T, np.linalg.norm(f, axis=1)])
     joined = lambda o: np.concatenate(o) if o else np.zeros((0, 0))
     return joined(m), joined(seen), bad

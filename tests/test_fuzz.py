@@ -77,11 +77,11 @@ def test_image_bytes(n, pictures, tmp_path):
         read += 1
 
 
-@pytest.fixture(scope='module')
-def model(tmp_path_factory):
+@pytest.fixture(scope='module', params=['final_bn', 'final_bn+padim'])
+def model(request, tmp_path_factory):
     root = tmp_path_factory.mktemp('fuzz')
     s = load_settings(arch='mobilenetv3_small_050', weights='random', size=32, epochs=1, seeds=1, batch_size=8)
-    fit_model(read_data(write_folder(root/'images', 20, 10)), 'final_bn', s,
+    fit_model(read_data(write_folder(root/'images', 20, 10)), request.param, s,
               how=How(root/'model', 'serial', progress=False))
     return root/'model'
 
