@@ -11,8 +11,8 @@ distance weighted by the neighbours of the nearest place, against our plain one,
 
     python benchmarks/against_anomalib.py anomalib MAGNETIC_TILES --speed
 
-Patches of 2,000 solar cells and PatchCore's memory of them, each in the same run: seconds, and the peak of the process. Both
-choose 2,000 of the same 20,000 places; anomalib's own default, a tenth of all 392,000, would take it hours. Writes
+Patches of 2,000 solar cells and PatchCore's memory of them, each in the same run: seconds, and the peak of the process.
+Both choose 2,000 of the same 20,000 places; anomalib's own default, a tenth of all 392,000, would take it hours. Writes
 benchmarks/against_anomalib_speed.csv.
 """
 import importlib.util, os, resource, sys, tempfile, time, types

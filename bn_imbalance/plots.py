@@ -187,13 +187,14 @@ def plot_margins(
 def plot_epochs(
     runs:list, # of `Run`
     names=None # recipes; None: all
-)->Figure: # two panels: validation, test
+)->Figure|None: # two panels: validation, test; None if nothing has epochs, as closed forms
     "Mean F1 of the minority after each epoch"
     curves = {}
     for r in runs:
         if r.failed or not r.history or r.history[-1]['train_loss'] is None: continue # no epochs to show
         if names is None or r.recipe in names: curves.setdefault(r.recipe, []).append(r.history)
     curves = {k: h for k, h in curves.items() if len(set(map(len, h))) == 1} # a mean needs equal lengths
+    if not curves: return None
     fig, axs = axes(1, 2, w=9, h=3.2, sharey=True)
     styles, others = ('-', '--', ':'), [n for n in curves if n not in RECIPE_COLORS]
     for ax, side, title in zip(axs.flat, ('valid', 'test'), ('validation', 'test')):

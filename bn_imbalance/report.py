@@ -114,16 +114,17 @@ def _paper_section(df):
 # %% ../nbs/api/38_report.ipynb #f34bdb9d
 def _why_section(runs, names, curves):
     valid, test = (np.isin(getattr(runs[0], side).y, runs[0].rare).mean() for side in ('valid', 'test'))
+    epochs = plot_epochs(runs, curves)
     return Section(H2('Why'),
         figure_html(plot_margins(runs, names), 'Histograms of the margin of test images',
              'One run. Each test image has a margin: the logit of the minority minus that of the majority; of several '
              'classes on a side the highest counts. To the right of the line the network says "minority". Where many '
              'minority images lie left of the line but right of the majority, the network ranks well and cuts in the '
              'wrong place.'),
-        figure_html(plot_epochs(runs, curves), 'F1 over epochs',
+        figure_html(epochs, 'F1 over epochs',
              'The test curves are shown, not used: nothing was chosen by them. Of the validation images '
              f'{valid:.1%} are of the minority, of the test images {test:.1%}. Where it is rarer, false alarms cost '
-             'more F1.'))
+             'more F1.') if epochs else '')
 
 def _images_section(split):
     "Sample images of both classes, and how many are where"
