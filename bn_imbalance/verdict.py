@@ -55,12 +55,16 @@ def _in_numbers(lb):
                   if costs else '')
 
 def _not_worth_it(lb, better):
-    "Recipes that plain training can do without"
+    "Recipes that plain training can do without, and those that only cut in the wrong place"
     out, remedies = [], [r for r in lb.names if r not in ('plain', 'plain:tuned')]
-    worse = [r for r in remedies if lb.ahead('plain', r)]
-    same = [r for r in remedies if r not in worse and not lb.ahead(r, 'plain')]
+    not_ahead = [r for r in remedies if not lb.ahead(r, 'plain')]
+    rank = [] if lb.goal else [r for r in not_ahead if lb.difference(r, 'plain', 'auroc')[1] > 0]
+    worse = [r for r in not_ahead if r not in rank and lb.ahead('plain', r)]
+    same = [r for r in not_ahead if r not in (*rank, *worse)]
     if better and same: out.append(f'Do not bother with {listed(same)}: no difference to plain training can be seen.')
     if worse: out.append(f'Worse than plain training: {listed(worse)}.')
+    if rank: out.append(f'F1 no better than that of plain training, but a better AUROC: {listed(rank)}. They cut in the '
+                        'wrong place; with --share each gets a cut of its own.')
     return ' '.join(out)
 
 # %% ../nbs/api/34_verdict.ipynb #0f9868e8

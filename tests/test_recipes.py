@@ -236,6 +236,10 @@ def test_verdict_says_what_the_numbers_say():
     assert text.startswith('Use good') and 'Do not bother with same' in text
     assert 'Worse than plain training: bad' in text
     assert 'ranks the images better' in text and 'Not distinguishable' not in text
+    df = made_up_results(plain=.6, good=.9, same=.601, bad=.3)
+    df.loc[df.recipe.isin(['same', 'bad']), 'auroc'] = .95 # only the line is in the wrong place
+    text = said(df)
+    assert 'but a better AUROC: same and bad' in text and 'Do not bother' not in text and 'Worse' not in text
     text = said(made_up_results(plain=.9, other=.5))
     assert text.startswith('Use plain') and 'Worse than plain training: other' in text
     a = made_up_results(a=.9)
