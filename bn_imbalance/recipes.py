@@ -45,7 +45,7 @@ class Recipe:
     sampler:Callable=None       # (y, seed) -> weight for drawing each training image (n,)
     mix:Callable=None           # (counts) -> a fastai callback
     augment:Callable=None       # () -> fastai transforms of a batch of images
-    finish:Callable=None        # (head, x, y, seed, refit) -> head, after training
+    finish:Callable=None        # (head, x, y, seed, refit), perhaps groups -> head, after training
     after:Callable=None         # (counts, y_valid, z_valid) -> function on logits
     trains:bool=True            # is the head trained by gradient descent at all?
     train_bn:bool=None          # do the body's batch normalization layers learn? None: as in the settings
@@ -86,7 +86,7 @@ def part(self:Recipe,
     f = getattr(self, name)
     if f is None: return None
     mine = {k: v for k, (v, _) in self.params.items() if k in inspect.signature(f).parameters}
-    return lambda *args: f(*args, **mine)
+    return lambda *args, **kwargs: f(*args, **mine, **kwargs)
 
 # %% ../nbs/api/13_recipes.ipynb #d55c8e4a
 def _values(recipe, *parts):

@@ -20,7 +20,7 @@ from .oneclass import *
 from .recipes import *
 from .scores import *
 from .stack import *
-import random
+import inspect, random
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -260,6 +260,7 @@ class Trained:
     x:Callable     # from `train`, `valid` or `test` to features (n, n_in)
     body:nn.Module=None # None if it is the one that everybody has
     patches:Callable=None # as x, to places (n, places, channels)
+    groups:np.ndarray=None # of the subjects of the training images (n,), whole numbers; None: each shows another one
 
     def seen(self,
         looks_at, # of a recipe
@@ -341,7 +342,8 @@ def train(
     else:
         net = pooled_body(s.arch, s.weights).to(dls.device) if engine == 'forward' else None
         out = train_heads(dls, recipes, s, seed, partial(rows, features), net)
-    for t in out.values(): t.patches = partial(rows, patches)
+    groups = pd.factorize(split.group[split.split == 'train'])[0]
+    for t in out.values(): t.patches, t.groups = partial(rows, patches), groups
     return out
 
 # %% ../nbs/api/23_training.ipynb #9d357d63
@@ -370,7 +372,8 @@ def finish_head(
     x = trained.seen(recipe.looks_at, 'train') # before the seed: loading images draws random numbers
     set_seed(seed)
     refit = partial(_refit, s=_for_as_long(recipe, s), seed=seed, lr=_lr(recipe, s))
-    return recipe.part('finish')(trained.head, x, torch.from_numpy(y).to(x.device), seed, refit).eval()
+    more = dict(groups=trained.groups) if 'groups' in inspect.signature(recipe.finish).parameters else {}
+    return recipe.part('finish')(trained.head, x, torch.from_numpy(y).to(x.device), seed, refit, **more).eval()
 
 # %% ../nbs/api/23_training.ipynb #c49c7fc9
 @torch.no_grad()

@@ -99,3 +99,30 @@ def test_separate_classes_are_refused_before_anything_is_computed(data):
 def test_heads_are_what_they_were_made_with():
     for m in KNearest(3, 4, 2), Mahalanobis(2, 4), SumOfMargins(KNearest(3, 4, 2), Mahalanobis(2, 4)):
         assert m(torch.randn(5, 4)).shape == (5, 2) and not list(m.parameters())
+
+
+@pytest.mark.parametrize('name', ['knn', 'mahalanobis', 'padim', 'patchcore'])
+def test_images_of_one_subject_are_left_out_together(name):
+    "Subjects that are photographed four times each: what is known of one says little about the next"
+    torch.manual_seed(0)
+    subjects, shape = 40, (9, 12) if 'patches' in recipes[name].looks_at else (12,)
+    def photos(n): return (torch.randn(n, 1, *shape) + .1*torch.randn(n, 4, *shape)).flatten(0, 1)
+    x, new, groups = photos(subjects), photos(250), torch.arange(subjects).repeat_interleave(4)
+    y, alarms = torch.zeros(len(x), dtype=torch.long), {}
+    finish = recipes[name].part('finish')
+    for told in None, groups.numpy(), torch.arange(len(x)).numpy():
+        head = finish(None, x, y, 0, None, groups=told).eval()
+        alarms[len(alarms)] = (head(new).argmax(1) == 1).float().mean().item()
+        assert told is None or len(set(told)) < len(x) or (head(new) == alone(new)).all() # each image another subject
+        if told is None: alone = head
+    assert alarms[1] < .15 < .2 < alarms[0]
+
+
+def test_few_subjects():
+    "Fewer than five of them, or fewer images of others than neighbours"
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 12), torch.zeros(20, dtype=torch.long)
+    for name in 'knn', 'mahalanobis':
+        for groups in np.zeros(20, int), np.repeat([0, 1], 10), np.repeat([0, 1], [17, 3]):
+            head = recipes[name].part('finish')(None, x, y, 0, None, groups=groups)
+            assert head(x).isfinite().all()
