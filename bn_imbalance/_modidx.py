@@ -680,7 +680,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'bn_imbalance/networks.py'),
                                        'bn_imbalance.networks.weights_digest': ( 'api/networks.html#weights_digest',
                                                                                  'bn_imbalance/networks.py')},
-            'bn_imbalance.oneclass': { 'bn_imbalance.oneclass._fifth': ('api/oneclass.html#_fifth', 'bn_imbalance/oneclass.py'),
+            'bn_imbalance.oneclass': { 'bn_imbalance.oneclass._fifths': ('api/oneclass.html#_fifths', 'bn_imbalance/oneclass.py'),
                                        'bn_imbalance.oneclass._fit_mahalanobis': ( 'api/oneclass.html#_fit_mahalanobis',
                                                                                    'bn_imbalance/oneclass.py'),
                                        'bn_imbalance.oneclass._with_cut': ('api/oneclass.html#_with_cut', 'bn_imbalance/oneclass.py'),

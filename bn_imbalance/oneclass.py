@@ -41,7 +41,8 @@ def knn(head, x, y, seed, refit, groups=None, k:Within(1, 100, (1, 30), True)=5)
     out = KNearest(len(x), x.shape[1], min(k, len(x) - 1)).to(x.device)
     out.mean.copy_(mean), out.std.copy_(std), out.bank.copy_(out.unit(x))
     same = who[:, None] == who
-    if len(who) - same.sum(1).max() < out.k: same = torch.eye(len(x), dtype=torch.bool, device=x.device) # too few others
+    if len(who) - same.sum(1).max() < out.k: # too few others
+        same = torch.eye(len(x), dtype=torch.bool, device=x.device)
     d = out.distances(x).masked_fill(same, torch.inf) # each subject left out
     return nn.Sequential(out.calibrate(out.nearest(d)))
 
@@ -49,8 +50,8 @@ register(Recipe('knn', 'one class: mean distance to the 5 nearest of the majorit
                 finish=knn, trains=False, one_class=True));
 
 # %% ../nbs/api/17_oneclass.ipynb #1ed0d2ab
-def _fifth(who): # images of every fifth subject, or every fifth image where there are fewer than five
-    return (who if who.max() >= 4 else torch.arange(len(who), device=who.device)) % 5 == 4
+def _fifths(who): # 0 to 4: of subjects, or of images where there are fewer than five subjects
+    return (who if who.max() >= 4 else torch.arange(len(who), device=who.device)) % 5
 
 def _fit_mahalanobis(x): # with the scores of images that were left out one by one
     n, (z, mean, std) = len(x), standardized(x)
@@ -65,7 +66,9 @@ def mahalanobis(head, x, y, seed, refit, groups=None):
     "Mahalanobis distance to the majority, with a Ledoit-Wolf covariance"
     x, who = majority(x, y), majority_subjects(groups, y)
     out, left_out = _fit_mahalanobis(x)
-    if who.max() + 1 < len(who): left_out = _fit_mahalanobis(x[~_fifth(who)])[0].score(x[_fifth(who)])
+    if who.max() + 1 < len(who):
+        parts = [_fifths(who) == k for k in range(5)]
+        left_out = torch.cat([_fit_mahalanobis(x[~part])[0].score(x[part]) for part in parts])
     return nn.Sequential(out.calibrate(left_out))
 
 register(Recipe('mahalanobis', 'one class: Mahalanobis distance to the majority, covariance shrunken (Ledoit and Wolf '
@@ -121,7 +124,7 @@ def place_memory(
 # %% ../nbs/api/17_oneclass.ipynb #094af9d0
 def _with_cut(fit, x, y, groups):
     "A fit, with the cut of a second one that has not seen every fifth subject"
-    x, out = majority(x, y), _fifth(majority_subjects(groups, y))
+    x, out = majority(x, y), _fifths(majority_subjects(groups, y)) == 4
     return nn.Sequential(fit(x).calibrate(fit(x[~out]).score(x[out])))
 
 def padim(head, x, y, seed, refit, groups=None):
