@@ -63,8 +63,8 @@ def _not_worth_it(lb, better):
     same = [r for r in not_ahead if r not in (*rank, *worse)]
     if better and same: out.append(f'Do not bother with {listed(same)}: no difference to plain training can be seen.')
     if worse: out.append(f'Worse than plain training: {listed(worse)}.')
-    if rank: out.append(f'F1 no better than that of plain training, but a better AUROC: {listed(rank)}. They cut in the '
-                        'wrong place; with --share each gets a cut of its own.')
+    if rank: out.append(f'F1 no better than that of plain training, but a better AUROC: {listed(rank)}. They cut in '
+                        'the wrong place; with --share each gets a cut of its own.')
     return ' '.join(out)
 
 # %% ../nbs/api/34_verdict.ipynb #0f9868e8
