@@ -1,4 +1,4 @@
-"""Make the stored results of the course: every recipe on six sets of images, with several networks.
+"""Make the stored results of the course: every recipe on six sets of images, with two networks.
 
     python benchmarks/field.py PLANTVILLAGE TILES VGG16.safetensors --out field
 
@@ -24,9 +24,9 @@ PLANTS = 'Apple', 'Pepper,_bell', 'Tomato'
 STORED = stored_results()/'field'
 LITE = 'tf_efficientnet_lite0'
 # one recipe for each family, chosen before the runs (predictions.md)
-FAMILIES = {'plain': 'plain', 'plain, tuned': 'plain:tuned', 'weighted': 'weighted',
-            'balanced softmax': 'balanced_softmax', 'closed form': 'logistic_regression', 'one-class': 'padim',
-            'final BN': 'final_bn', 'final BN + one-class': 'final_bn+padim'}
+FAMILIES = {'plain': 'plain', 'plain:tuned': 'plain, tuned', 'weighted': 'weighted',
+            'balanced_softmax': 'balanced softmax', 'logistic_regression': 'closed form', 'padim': 'one-class',
+            'final_bn': 'final BN', 'final_bn+padim': 'final BN + one-class'}
 WORLDS = {'half': Goal(), '1 %': Goal(share=.01), '1 %, 20:1': Goal(share=.01, cost_miss=20, cost_alarm=1)}
 FEW = dict(train_majority=600, valid_majority=120) # of the tiles: there are 952 without a defect
 
@@ -47,10 +47,10 @@ def families(runs, tries, name):
     rows = []
     for world, goal in WORLDS.items():
         for r in with_tuned(runs, tuning_trials(runs, tries, goal)):
-            if r.recipe not in FAMILIES.values() or r.failed: continue
+            if r.recipe not in FAMILIES or r.failed: continue
             value = in_world(r, goal, goal.share)['value'] if goal.share else r.metrics()['f1_minority']
-            family = next(k for k, v in FAMILIES.items() if v == r.recipe)
-            rows.append(dict(data=name, arch=r.settings['arch'], family=family, seed=r.seed, world=world, value=value))
+            rows.append(dict(data=name, arch=r.settings['arch'], family=FAMILIES[r.recipe], seed=r.seed, world=world,
+                             value=value))
     return pd.DataFrame(rows)
 
 
@@ -78,9 +78,8 @@ def main(
         for short, read in sources(plantvillage, tiles).items():
             name = f'{short}-{arch}'
             if only and name not in only.lower().split(','): continue
-            tuned = 'none' if tune else 'plain'
-            s = load_settings(arch=arch, weights=weights, seeds=seeds, recipes='all', tune=tune, tuned=tuned,
-                              **FEW if short == 'tiles' else {})
+            s = load_settings(arch=arch, weights=weights, seeds=seeds, recipes='all', tune=tune,
+                              tuned='none' if tune else 'plain', **FEW if short == 'tiles' else {})
             field, tries = field_to_try(s)
             runs = compare(read(), s, 'paper', How(Path(out)/name), recipes=field)
             trials = tuning_trials(runs, tries)
