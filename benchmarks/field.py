@@ -1,4 +1,4 @@
-"""Make the stored results of the course: every recipe on six sets of images, with two networks.
+"""Make the stored results of the course: every recipe on six sets of images with two networks, on two with a third.
 
     python benchmarks/field.py PLANTVILLAGE TILES VGG16.safetensors --out field
 
@@ -6,6 +6,7 @@ Runs go to sub-folders of --out, where a stopped run goes on; the tables go to b
 per recipe and seed, families.csv what eight families are worth in three worlds. Plain training is tuned as everywhere:
 its learning rate and its length, by validation. With --tune N every recipe gets N tries, on the set named by --only
 (such as apple-vgg16). Takes three hours on 2 cores.
+Needs the extras data and bodies.
 """
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from bn_imbalance.worlds import in_world
 
 PLANTS = 'Apple', 'Pepper,_bell', 'Tomato'
 STORED = stored_results()/'field'
-LITE = 'tf_efficientnet_lite0'
+BODIES = {'tf_efficientnet_lite0': None, 'vgg16': None, 'tf_efficientnet_lite1': ('apple', 'tiles')} # None: all sets
 # one recipe for each family, chosen before the runs (predictions.md)
 FAMILIES = {'plain': 'plain', 'plain:tuned': 'plain, tuned', 'weighted': 'weighted',
             'balanced_softmax': 'balanced softmax', 'logistic_regression': 'closed form', 'padim': 'one-class',
@@ -74,11 +75,11 @@ def main(
 ):
     "Make the stored results of the course"
     STORED.mkdir(parents=True, exist_ok=True)
-    for arch, weights in (LITE, ''), ('vgg16', vgg16):
+    for arch, sets in BODIES.items():
         for short, read in sources(plantvillage, tiles).items():
             name = f'{short}-{arch}'
-            if only and name not in only.lower().split(','): continue
-            s = load_settings(arch=arch, weights=weights, seeds=seeds, recipes='all', tune=tune,
+            if (sets and short not in sets) or (only and name not in only.lower().split(',')): continue
+            s = load_settings(arch=arch, weights=vgg16 if arch == 'vgg16' else '', seeds=seeds, recipes='all', tune=tune,
                               tuned='none' if tune else 'plain', **FEW if short == 'tiles' else {})
             field, tries = field_to_try(s)
             runs = compare(read(), s, 'paper', How(Path(out)/name), recipes=field)
