@@ -28,6 +28,7 @@ test-all: setup
 
 readme: setup
 	$(BIN)/python tools/start.py
+	$(BIN)/python tools/pictures.py
 	$(BIN)/python tools/readme.py
 	$(BIN)/python tools/docs.py llms
 
