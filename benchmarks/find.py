@@ -2,8 +2,8 @@
 
     python benchmarks/find.py PLANTVILLAGE TILES [--seeds 20] [--only apple,leaves,cells,tiles]
 
-One image in a hundred of a pool is rare; 5 or 10 rare ones and 200 ordinary ones are labelled, none of a subject that
-is in the pool. After each round of 100 looks everything is learnt anew, and the rank is judged on images that are
+One image in a hundred of a pool is rare; 5, 10 or no rare ones and 200 ordinary ones are labelled, none of a subject
+that is in the pool. As long as no rare one is known the strangest are looked at. After each round of 100 looks everything is learnt anew, and the rank is judged on images that are
 neither labelled nor in the pool. Rows go to bn_imbalance/results/find.csv, seed by seed; a stopped run goes on. The
 oracle looks at every rare image first, but for the looks by lot. About 75 minutes of one core, features included.
 
@@ -11,7 +11,7 @@ oracle looks at every rare image first, but for the looks by lot. About 75 minut
 
 measures bn-find against bn-predict on so many images instead.
 """
-import shutil, subprocess, sys, tempfile, time
+import itertools, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.script import call_parse
@@ -61,26 +61,24 @@ def rounds(x, y, digests, sides, way, s, n=100, most=5):
     aside, judge, row = set_aside(len(pool)), sides['judge'], {d: i for i, d in enumerate(digests)}
     for _ in range(most + 1):
         rows = np.concatenate([known, looked])
-        head = head_on(x[rows], y[rows], recipe, s)
+        usual = x[rows[y[rows] == 0]]
+        odd = head_on(usual, np.zeros(len(usual)), knn, s)
+        head = head_on(x[rows], y[rows], recipe, s) if y[rows].any() else odd
         yield len(looked), int(y[looked].sum()), roc_auc_score(y[judge], margins(head, x[judge]))
         left = np.setdiff1d(pool, looked)
         if not len(left): return
-        usual = x[rows[y[rows] == 0]]
-        odd = head_on(usual, np.zeros(len(usual)), knn, s)
         t = pd.DataFrame(dict(digest=digests[left], likely=margins(head, x[left]), strange=margins(odd, x[left])), left)
-        looked = np.r_[looked, next_looks(t, strategy, n, lambda d: x[[row[k] for k in d]], aside).index]
+        looked = np.r_[looked, next_looks(t, strategy if y[rows].any() else 'strange', n, lambda d: x[[row[k] for k in d]], aside).index]
 
 
-def one_seed(items, x, s, name, seed):
-    "A row for each start, way and round"
-    y = (items.label == 'minority').to_numpy().astype(int)
-    for known in 5, 10:
-        sides = deal(items, name, known, seed)
-        for way in WAYS:
-            if ':' in way and (known, name in ('apple', 'cells'), seed < 10) != (10, True, True): continue
-            for looks, found, auroc in rounds(x, y, items.digest.to_numpy(), sides, way, s):
-                yield dict(data=name, known=known, strategy=way, seed=seed, looks=looks, found=found, auroc=auroc,
-                           pool=len(sides['pool']), rare=int(y[sides['pool']].sum()))
+def one_start(items, x, s, name, known, seed):
+    "A row for each way and round"
+    y, sides = (items.label == 'minority').to_numpy().astype(int), deal(items, name, known, seed)
+    for way in WAYS if known else ['mix']:
+        if ':' in way and (known, name in ('apple', 'cells'), seed < 10) != (10, True, True): continue
+        for looks, found, auroc in rounds(x, y, items.digest.to_numpy(), sides, way, s):
+            yield dict(data=name, known=known, strategy=way, seed=seed, looks=looks, found=found, auroc=auroc,
+                       pool=len(sides['pool']), rare=int(y[sides['pool']].sum()))
 
 
 def speed(n):
@@ -117,15 +115,14 @@ def main(
 ):
     "Search, round by round, and store what is found"
     if speed_on: return speed(speed_on)
-    s, old = load_settings(), pd.read_csv(STORED) if STORED.exists() else pd.DataFrame(columns=['data', 'seed'])
+    s, old = load_settings(), pd.read_csv(STORED) if STORED.exists() else pd.DataFrame(columns=['data', 'seed', 'known'])
     for name in only.split(','):
         data = sources(plantvillage, tiles)[name]()
         items = data.items.drop_duplicates('digest').reset_index(drop=True)
         x = body_features(items, s).x
-        for seed in range(seeds):
-            if ((old.data == name) & (old.seed == seed)).any(): continue
-            rows = pd.DataFrame(one_seed(items, x, s, name, seed))
+        for seed, known in itertools.product(range(seeds), (0, 5, 10)):
+            if ((old.data == name) & (old.seed == seed) & (old.known == known)).any(): continue
+            rows = pd.DataFrame(one_start(items, x, s, name, known, seed))
             old = pd.concat([old, rows]) if len(old) else rows
             write_whole(STORED, old.round(4).to_csv(index=False))
-            at = rows[(rows.looks == 200) & (rows.known == 10)].set_index('strategy').found
-            print(name, seed, at.to_dict(), flush=True)
+            print(name, seed, known, rows[rows.looks == 200].set_index('strategy').found.to_dict(), flush=True)

@@ -90,11 +90,11 @@ def _how(flags, out):
     from bn_imbalance.sweep import How
     return How(out, **_pick(flags, ('backend', 'device', 'workers')))
 
-def _read(data, flags, s):
+def _read(data, flags, s, **how):
     "The images that are meant; of those with a name it is said what they are"
     from bn_imbalance.data import read_data
     _tell_about(data)
-    return read_data(data, size=s.size, **_pick(flags, ('minority', 'majority', 'skip_bad', 'separate')))
+    return read_data(data, size=s.size, **_pick(flags, ('minority', 'majority', 'skip_bad', 'separate')), **how)
 
 def _tell_about(data):
     if data in SOURCES and SOURCES[data].about: print(_paragraphs([SOURCES[data].about]) + '\n')
@@ -502,10 +502,11 @@ def _search(data, images, n, strategy, recipe, compare, out, flags):
     if model: search = search_with_model(data, recipe, device)
     else:
         check_size(s.arch, s.size)
-        search = search_with_data(_read(data, flags, s), s, recipe, device)
+        rare = flags.get('minority') or 'minority' # what it is called, if there is none yet
+        search = search_with_data(_read(data, flags, s, rare_later=True), s, recipe, device, rare)
     q = begin(search, images, out, looks=_looks(flags))
     def more(q):
-        rows, told = q.rows, found_text(q, pool_counts(q, search))
+        rows, told = q.rows, found_text(q, pool_counts(q, search), search.knows)
         last = set(rows.path[rows['round'] == rows['round'].max()])
         waiting = len(last) and not last & set(q.answers().path)
         if len(q.answers()): told.append(f'All labels, to train with: {write_labels(q, search)}')

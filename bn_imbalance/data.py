@@ -75,12 +75,26 @@ def pool_classes(
     items:pd.DataFrame, # columns path, label, group
     minority:str=None,  # class name or glob pattern, several with commas; None: what majority leaves
     majority:str=None,  # the same; None: what minority leaves
-    where:str='data'    # how to name the data in error messages
+    where:str='data',   # how to name the data in error messages
+    rare_later:bool=False # may it be that no image of the minority is known yet?
 )->pd.DataFrame: # columns path, label (majority or minority), class, group
     "Pool classes into `majority` and `minority`; raises `BadInput` if that leaves a doubt"
     n = items[items.path != ''].label.value_counts().reindex(items.label.unique(), fill_value=0)
+    if rare_later and _all_usual(n.index, minority, majority): mino, majo = [], list(n.index)
+    else: mino, majo = _both_sides(n, minority, majority, where)
+    if empty := [c for c in mino + majo if n[c] == 0]: raise BadInput(f'{where}: class {empty[0]} holds no images.')
+    out = items[items.label.isin(mino + majo)].rename(columns={'label': 'class'})
+    out.insert(1, 'label', np.where(out['class'].isin(mino), 'minority', 'majority'))
+    return out.reset_index(drop=True)
+
+# %% ../nbs/api/04_data.ipynb #561e6bd4
+def _both_sides(n, minority, majority, where):
+    "The classes of the minority and those of the majority; `n`: images per class"
+    if _all_usual(n.index, minority, majority) and len(n) == 1:
+        raise BadInput(f'{where}: one class only ({n.index[0]}). Without an image of the rare class nothing can be '
+                       'judged: no recall, no F1, no threshold. To look for the first ones among unlabelled images, take '
+                       f'bn-find {where} IMAGES.')
     if minority is None and majority is None: minority = _rarest(n, where)
-    elif len(n) < 2: raise BadInput(f'{where}: one class only ({n.index[0]}). A comparison needs two.')
     mino, majo = (_matching(n.index, p, where, side) for p, side in ((minority, 'minority'), (majority, 'majority')))
     if minority is None: mino = [c for c in n.index if c not in majo]
     if majority is None: majo = [c for c in n.index if c not in mino]
@@ -91,21 +105,23 @@ def pool_classes(
                               'Name the class in full on the side it belongs to.')
     for side, cs in ('minority', mino), ('majority', majo):
         if not cs: raise BadInput(f'{where}: no class is left for the {side}.')
-        if empty := [c for c in cs if n[c] == 0]: raise BadInput(f'{where}: class {empty[0]} holds no images.')
-    out = items[items.label.isin(mino + majo)].rename(columns={'label': 'class'})
-    out.insert(1, 'label', np.where(out['class'].isin(mino), 'minority', 'majority'))
-    return out.reset_index(drop=True)
+    return mino, majo
 
-# %% ../nbs/api/04_data.ipynb #561e6bd4
 def _rarest(n, where):
-    "The class that is the minority where nobody says which; `n`: images per class"
-    if len(n) < 2: raise BadInput(f'{where}: one class only ({n.index[0]}). A comparison needs two.')
+    "The class that is the minority where nobody says which"
     if len(n) > 2:
         raise BadInput(f'{where}: {len(n)} classes ({_some(n.index)}). Say which are rare, with --minority or '
                        '--majority: a class name or a pattern.')
     if n.nunique() == 1:
         raise BadInput(f'{where}: both classes have {n.iloc[0]} images. Say which is rare, with --minority.')
     return n.idxmin()
+
+def _all_usual(classes, minority, majority):
+    "Is every class of the majority? A single one is, unless it is called the minority"
+    def any_of(c, pattern): return c == pattern or any(fnmatch.fnmatchcase(c, p.strip())
+                                                       for p in [pattern, *pattern.split(',')])
+    usual = all(any_of(c, majority) for c in classes) if majority else len(classes) == 1
+    return usual and not (minority and any(any_of(c, minority) for c in classes))
 
 def _matching(classes, pattern, where, side):
     "The classes that `pattern` names or matches; several patterns may be given with commas"
@@ -154,7 +170,7 @@ class Data:
     protocol:str       # `paper` or `all`: how to split it unless told otherwise
 
     @property
-    def counts(self): return self.items.label.value_counts().to_dict()
+    def counts(self): return {label: int((self.items.label == label).sum()) for label in LABELS}
     @property
     def grouped(self): return bool(self.items.group.duplicated().any()) # do some images show the same subject?
     @property
@@ -204,22 +220,23 @@ def read_data(
     majority:str=None,      # class name or glob pattern
     skip_bad:bool=False,    # go on without the images that cannot be read?
     size:int=None,          # pixels, for `leaves`
-    separate:bool=False     # tell the classes of each side apart?
+    separate:bool=False,    # tell the classes of each side apart?
+    rare_later:bool=False   # may it be that no image of the minority is known yet?
 )->Data: # checked
     "Read and check a data set; raises `BadInput` listing every image that cannot be read"
     data = as_text(data)
     items, name = read_items(data, size)
-    items = pool_classes(items, *usual_sides(data, minority, majority), where=data)
+    items = pool_classes(items, *usual_sides(data, minority, majority), data, rare_later)
     if separate: items = tell_apart(items)
-    all_classes, checked = set(items['class']), check_images(items.path)
+    there, checked = items[['label', 'class']].drop_duplicates(), check_images(items.path)
     bad = checked[checked.error != '']
     if len(bad) and not skip_bad:
         raise BadInput(f'{data}: {len(bad)} of {len(items)} images cannot be used. Mend them, or go on without them '
                        'with --skip-bad.\n' + '\n'.join('  ' + e for e in bad.error))
     items = items.assign(digest=checked.digest)[checked.error == ''].reset_index(drop=True)
-    for side in 'majority', 'minority':
+    for side in there.label.unique():
         if side not in set(items.label): raise BadInput(f'{data}: no readable image of the {side} is left.')
-    if separate and (gone := sorted(all_classes - set(items['class']))):
+    if separate and (gone := sorted(set(there['class']) - set(items['class']))):
         raise BadInput(f'{data}: no readable image of {gone[0]} is left.')
     return as_data(items, name, data)
 

@@ -141,6 +141,8 @@ class Search:
     evidence:dict=None  # a model's, see `read_evidence`
 
     @property
+    def knows(self)->bool: return self.head is not None or bool(self.y.any()) # what the minority looks like?
+    @property
     def y(self)->np.ndarray: return (self.items.label == 'minority').to_numpy().astype(int) # (n,)
 
 # %% ../nbs/api/57_find.ipynb #972d1c83
@@ -164,13 +166,14 @@ def search_with_data(
     data:Data,            # labelled images
     s:Settings=None,      # arch, weights, size and how heads are trained; None: as shipped
     recipe:str='ridge',   # name of a recipe
-    device='cpu'          # where the body computes
+    device='cpu',         # where the body computes
+    rare:str='minority'   # what is searched for, if no image of it is known yet
 )->Search:
     "A search that starts from labelled images; raises `BadInput` for a recipe that needs more than features"
     s = s or load_settings()
     r = _for_features(recipe, s)
     if len(data.names) > 2: raise BadInput(f'{data.source}: a search is for one class or pool. Leave out --separate.')
-    names = tuple(map(data.called, LABELS))
+    names = data.called('majority'), data.called('minority') if data.counts['minority'] else rare
     items = data.items.drop_duplicates('digest').reset_index(drop=True)
     return Search(data.source, names, settings_eye(s, device), s, r, items, body_features(items, s, device).x)
 
@@ -242,6 +245,7 @@ def scores(
         digests += keys
         parts.append(np.stack([margins(h, x) for h in [*heads, strange]]))
     *likely, odd = np.concatenate(parts, 1)
+    if not likely: likely = [odd] # as long as nobody has found one
     return pd.DataFrame(dict(digest=digests, likely=likely[0] if len(likely) == 1 else sum(map(in_units, likely)),
                              strange=odd))
 
@@ -347,6 +351,7 @@ def next_round(
     if strategy not in STRATEGIES: raise BadInput(f'--strategy {strategy}: unknown. {near(strategy, STRATEGIES)}')
     pool, known = _pool(q.folder, search), set(search.items.digest) # a thread needs a connection of its own
     heads, odd = taught(search, pool, answered(q, pool))
+    if not heads and strategy != 'random': strategy = 'strange' # nothing is known of what is searched for
     t = scores(pool, heads, odd, search.eye.device)
     strange, images = strangers(search, pool), pool.images
     path = dict(zip(images.digest[::-1], images.path[::-1])) # of copies the first one
@@ -375,13 +380,18 @@ def write_labels(
 # %% ../nbs/api/57_find.ipynb #96241160
 def found_text(
     q:Queue,       # from `begin`
-    c:dict         # from `pool_counts`
+    c:dict,        # from `pool_counts`
+    knows:bool=True # did the search begin with the rare class known? See `Search.knows`
 )->list: # sentences
     "What was found, against chance, and what that says of the pool"
     n, rare = q.counts(), q.info['minority']
     less = [f'{c[k]} {words}' for k, words in (('bad', 'cannot be read'), ('copies', 'are copies'),
                                                ('labelled', 'are among the labelled ones')) if c[k]]
     out = [f'{c["images"]} images' + (f', of which {", ".join(less)}' if less else '') + f': {c["left"]} to look for.']
+    if not (knows or n['found']):
+        out.append(f'No image of {rare} is known yet. So the strangest images come first, by distance to the ordinary ones, '
+                   'and of the order nothing can be said: no recall, no precision. What is drawn by lot tells how '
+                   f'frequent {rare} is; once a few are found, bn-compare can judge.')
     if not n['looked_at']: return out
     out.append(f'Looked at {n["looked_at"]}, found {n["found"]} of {rare}.')
     said = q.rows.path.map(q.labels()).dropna()

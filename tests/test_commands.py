@@ -60,7 +60,8 @@ def bad_inputs(folder, tmp_path):
     return [
         ([tmp_path/'nowhere'], 'no such folder or file'),
         ([tmp_path/'bare'], 'no sub-folders'),
-        ([tmp_path/'one'], 'one class only (only)'),
+        ([tmp_path/'one'], 'one class only (only). Without an image of the rare class nothing can be judged'),
+        ([tmp_path/'one', '--majority', 'only', '--minority', 'none'], 'take bn-find'),
         ([tmp_path/'empty'], 'class b holds no images'),
         ([tmp_path/'items.csv'], 'column path is missing'),
         ([folder, '--protocol', 'paper'], 'needs 167 images of the minority (10+7+150), there are 20'),

@@ -98,7 +98,7 @@ def test_rounds(field, search):
     assert c['looked_at'] == 36 and c['found'] >= 5 and c['random_looked_at'] >= 3
     known = answered(q, Pool(next((field/'find').glob('*.sqlite'))))
     assert known.label.value_counts().to_dict() == dict(majority=36 - c['found'], minority=c['found'])
-    told = ' '.join(found_text(q, pool_counts(q, search)))
+    told = ' '.join(found_text(q, pool_counts(q, search), search.knows))
     assert f'Looked at 36, found {c["found"]} of bad. By strategy: likely ' in told and 'drawn by lot' in told
     labels = pd.read_csv(write_labels(q, search))
     assert labels.label.value_counts().to_dict() == dict(good=25 + 36 - c['found'], bad=5 + c['found'])
@@ -199,6 +199,39 @@ def test_the_command(field, command):
     (field/'from Bob.csv').write_text(f'path,label,who,when,round\n{first},bad,Bob,2026-05-04T10:00:00+00:00,2\n')
     code, out, err = command(*args, '--answers', field/'from Bob.csv')
     assert code == 0 and '1 new answers' in out and 'Round 3' in out, err
+
+
+def test_before_a_rare_image_is_known(field, command):
+    "The strangest come first; when one is found it is learnt from, and what is found can be compared"
+    shutil.rmtree(field/'known'/'bad')
+    args = 'bn-find', field/'known', field/'field', '--out', field/'find', '--n', 60, '--minority', 'bad', *FLAGS
+    code, out, err = command(*args)
+    assert code == 0 and 'No image of bad is known yet.' in out, err
+    q = Queue(field/'find')
+    assert set(q.rows.strategy) == {'strange', 'random'} and q.labels_known[:2] == ['good', 'bad']
+    assert (q.rows.score[q.rows.strategy == 'strange'].diff().dropna() <= 0).all()
+    look(q)
+    found = sum(Path(p).name.startswith('bad') for p in q.rows.path)
+    code, out, err = command(*args)
+    assert found and code == 0 and 'is known yet' not in out and f'found {found} of bad' in out, err
+    assert 'likely' in set(Queue(field/'find').rows.strategy)
+    labels = pd.read_csv(field/'find'/'labels.csv').label.value_counts()
+    assert labels.to_dict() == dict(good=25 + 60 - found, bad=found)
+
+
+def test_nothing_found_yet(field):
+    "A round of good images: the next one is by strangeness again"
+    shutil.rmtree(field/'known'/'bad')
+    data = read_data(field/'known', rare_later=True)
+    assert repr(data).startswith('known: 25 images of the majority (good), 0 of the minority')
+    search = search_with_data(data, load_settings(**SMALL), rare='bad')
+    for p in (field/'field').glob('bad*'): p.unlink()
+    q = begin(search, [field/'field'], field/'find')
+    for _ in range(2):
+        next_round(q, search, n=20)
+        look(q)
+    assert set(q.rows.strategy) == {'strange', 'random'} and q.counts()['found'] == 0
+    assert 'No image of bad is known yet.' in ' '.join(found_text(q, pool_counts(q, search), search.knows))
 
 
 def test_labels_as_a_data_set(field, command):
