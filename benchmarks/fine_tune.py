@@ -34,7 +34,7 @@ def main(
     "Fine-tune, train the head alone, and store both"
     sets = {'Apple': (lambda: read_data(plantvillage, 'Apple___*', 'Apple___healthy'), {}),
             'tiles': (lambda: read_data(Path(tiles)/'groups.csv', 'MT_*', 'MT_Free'), TILES)}
-    tables = []
+    stored = stored_results()/'fine_tune.csv'
     for name in only.split(';'):
         read, sizes = sets[name]
         d, s = read(), load_settings(size=128, seeds=seeds, **sizes)
@@ -42,7 +42,9 @@ def main(
             for seed in range(seeds): # all recipes of a seed before the next one
                 compare(d, s, 'paper', How(Path(out)/name/way), [seed], get_recipes(RECIPES))
             runs = compare(d, s, 'paper', How(Path(out)/name/way), None, get_recipes(RECIPES))
-            tables.append(results(runs).assign(data=name, body=way))
-            t = tables[-1].groupby('recipe').f1_minority.agg(lambda x: interval_text(*mean_interval(x)))
+            new = results(runs).assign(data=name, body=way).round(4)
+            old = pd.read_csv(stored) if stored.exists() else new.iloc[:0]
+            old = old[(old.data != name) | (old.body != way)]
+            write_whole(stored, pd.concat([old, new]).to_csv(index=False))
+            t = new.groupby('recipe').f1_minority.agg(lambda x: interval_text(*mean_interval(x)))
             print(name, way, t.to_dict(), flush=True)
-    write_whole(stored_results()/'fine_tune.csv', pd.concat(tables).round(4).to_csv(index=False))
