@@ -433,7 +433,7 @@ def bn_predict(
 @command
 @delegates(training_flags, but=['protocol', 'seeds', 'separate', 'unfreeze'])
 def bn_find(
-    data:str,            # labelled images (a name, folder or CSV file; ordinary ones will do), or a folder that bn-fit wrote
+    data:str,            # labelled images (a name, folder or CSV file; ordinary ones will do), or a bn-fit folder
     *images:str,         # unlabelled: files, folders, patterns such as 'field/*.jpg'; also s3://bucket/field
     n:int=100,           # images in a round
     strategy:str='mix',  # likely, strange, both, uncertain, diverse, mix (these in turn) or random
