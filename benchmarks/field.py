@@ -79,8 +79,8 @@ def main(
         for short, read in sources(plantvillage, tiles).items():
             name = f'{short}-{arch}'
             if (sets and short not in sets) or (only and name not in only.lower().split(',')): continue
-            s = load_settings(arch=arch, weights=vgg16 if arch == 'vgg16' else '', seeds=seeds, recipes='all', tune=tune,
-                              tuned='none' if tune else 'plain', **FEW if short == 'tiles' else {})
+            s = load_settings(arch=arch, weights=vgg16 if arch == 'vgg16' else '', seeds=seeds, recipes='all',
+                              tune=tune, tuned='none' if tune else 'plain', **FEW if short == 'tiles' else {})
             field, tries = field_to_try(s)
             runs = compare(read(), s, 'paper', How(Path(out)/name), recipes=field)
             trials = tuning_trials(runs, tries)

@@ -3,9 +3,10 @@
     python benchmarks/find.py PLANTVILLAGE TILES [--seeds 20] [--only apple,leaves,cells,tiles]
 
 One image in a hundred of a pool is rare; 5, 10 or no rare ones and 200 ordinary ones are labelled, none of a subject
-that is in the pool. As long as no rare one is known the strangest are looked at. After each round of 100 looks everything is learnt anew, and the rank is judged on images that are
-neither labelled nor in the pool. Rows go to bn_imbalance/results/find.csv, seed by seed; a stopped run goes on. The
-oracle looks at every rare image first, but for the looks by lot. About 75 minutes of one core, features included.
+that is in the pool. As long as no rare one is known the strangest are looked at. After each round of 100 looks
+everything is learnt anew, and the rank is judged on images that are neither labelled nor in the pool. Rows go to
+bn_imbalance/results/find.csv, seed by seed; a stopped run goes on. The oracle looks at every rare image first, but for
+the looks by lot. About 80 minutes of one core, features included.
 
     python benchmarks/find.py PLANTVILLAGE TILES --speed-on 10000
 
@@ -68,7 +69,8 @@ def rounds(x, y, digests, sides, way, s, n=100, most=5):
         left = np.setdiff1d(pool, looked)
         if not len(left): return
         t = pd.DataFrame(dict(digest=digests[left], likely=margins(head, x[left]), strange=margins(odd, x[left])), left)
-        looked = np.r_[looked, next_looks(t, strategy if y[rows].any() else 'strange', n, lambda d: x[[row[k] for k in d]], aside).index]
+        way = strategy if y[rows].any() else 'strange'
+        looked = np.r_[looked, next_looks(t, way, n, lambda d: x[[row[k] for k in d]], aside).index]
 
 
 def one_start(items, x, s, name, known, seed):
@@ -115,7 +117,8 @@ def main(
 ):
     "Search, round by round, and store what is found"
     if speed_on: return speed(speed_on)
-    s, old = load_settings(), pd.read_csv(STORED) if STORED.exists() else pd.DataFrame(columns=['data', 'seed', 'known'])
+    s = load_settings()
+    old = pd.read_csv(STORED) if STORED.exists() else pd.DataFrame(columns=['data', 'seed', 'known'])
     for name in only.split(','):
         data = sources(plantvillage, tiles)[name]()
         items = data.items.drop_duplicates('digest').reset_index(drop=True)

@@ -92,8 +92,8 @@ def _both_sides(n, minority, majority, where):
     "The classes of the minority and those of the majority; `n`: images per class"
     if _all_usual(n.index, minority, majority) and len(n) == 1:
         raise BadInput(f'{where}: one class only ({n.index[0]}). Without an image of the rare class nothing can be '
-                       'judged: no recall, no F1, no threshold. To look for the first ones among unlabelled images, take '
-                       f'bn-find {where} IMAGES.')
+                       'judged: no recall, no F1, no threshold. To look for the first ones among unlabelled images, '
+                       f'take bn-find {where} IMAGES.')
     if minority is None and majority is None: minority = _rarest(n, where)
     mino, majo = (_matching(n.index, p, where, side) for p, side in ((minority, 'minority'), (majority, 'majority')))
     if minority is None: mino = [c for c in n.index if c not in majo]

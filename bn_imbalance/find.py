@@ -389,9 +389,9 @@ def found_text(
                                                ('labelled', 'are among the labelled ones')) if c[k]]
     out = [f'{c["images"]} images' + (f', of which {", ".join(less)}' if less else '') + f': {c["left"]} to look for.']
     if not (knows or n['found']):
-        out.append(f'No image of {rare} is known yet. So the strangest images come first, by distance to the ordinary ones, '
-                   'and of the order nothing can be said: no recall, no precision. What is drawn by lot tells how '
-                   f'frequent {rare} is; once a few are found, bn-compare can judge.')
+        out.append(f'No image of {rare} is known yet. So the strangest images come first, by distance to the ordinary '
+                   'ones, and of the order nothing can be said: no recall, no precision. What is drawn by lot tells '
+                   f'how frequent {rare} is; once a few are found, bn-compare can judge.')
     if not n['looked_at']: return out
     out.append(f'Looked at {n["looked_at"]}, found {n["found"]} of {rare}.')
     said = q.rows.path.map(q.labels()).dropna()
