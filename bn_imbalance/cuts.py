@@ -10,6 +10,7 @@ from .core import *
 from .goal import *
 from .metrics import *
 from .records import *
+from typing import Callable
 import numpy as np
 from scipy.special import expit, log_softmax
 
@@ -67,14 +68,17 @@ def made_cut(
     m,         # margins (n,)
     goal:Goal, # what for
     share,     # of the minority where the model will be used
-    way=None   # argmax, validation, weighted or calibrated; None: `way_for`
+    way=None,  # argmax, validation, weighted or calibrated; None: `way_for`
+    chances:Callable=None # share -> probabilities of the minority (n,); None: from `calibrated`
 )->float: # a margin; say minority above it
     "The cut that serves a goal at a share"
     y = np.asarray(y).astype(int)
     way = way or way_for(goal, share, (y == 0).sum())
     if way == 'argmax': return 0.
     if way == 'validation': return best_cut(y, m, score=goal.score)
-    return best_cut(calibrated(y, m, share) if way == 'calibrated' else y, m, share_weights(y, share), goal.score)
+    at = y
+    if way == 'calibrated': at = chances(share) if chances else calibrated(y, m, share)
+    return best_cut(at, m, share_weights(y, share), goal.score)
 
 # %% ../nbs/api/30_cuts.ipynb #8496cb37
 def cut_for(

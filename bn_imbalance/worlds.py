@@ -12,6 +12,7 @@ from .cuts import *
 from .goal import *
 from .metrics import *
 from .records import *
+from functools import lru_cache, partial
 import numpy as np, pandas as pd
 
 # %% ../nbs/api/32_worlds.ipynb #c83a2ce9
@@ -157,10 +158,11 @@ def cost_map(
     rows = []
     for r in runs:
         y, m, t = r.valid.y, margin(r.valid.logits), margin(r.test.logits)
+        chances = lru_cache(partial(calibrated, y, m)) # what a miss costs does not change them
         for share in shares:
             for ratio in ratios:
                 goal = Goal(cost_miss=ratio, cost_alarm=1)
-                cut = made_cut(y, m, goal, share)
+                cut = made_cut(y, m, goal, share, chances=chances)
                 cost = outcome(goal, share, (t[r.test.y == 1] > cut).mean(), (t[r.test.y == 0] > cut).mean())['cost']
                 rows.append((r.recipe, r.seed, share, ratio, cost))
     t = pd.DataFrame(rows, columns=['recipe', 'seed', 'share', 'ratio', 'value'])
