@@ -73,7 +73,7 @@ def stored(name): return pd.read_csv(stored_results()/f'{name}.csv')
 
 def f1(name, recipe, seeds=None):
     df = stored(name)
-    df = df[df.recipe.str.split(':').str[0] == recipe]
+    df = df[(df.recipe.str.split(':').str[0] if name.endswith('-tuned') else df.recipe) == recipe]
     return df[df.seed < (seeds or 1000)].f1_minority.mean()
 
 def over_tuned(goal, share): # what the layer adds to tuned plain training, by data set
