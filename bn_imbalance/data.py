@@ -116,6 +116,7 @@ def _rarest(n, where):
         raise BadInput(f'{where}: both classes have {n.iloc[0]} images. Say which is rare, with --minority.')
     return n.idxmin()
 
+# %% ../nbs/api/04_data.ipynb #a11b5001
 def _all_usual(classes, minority, majority):
     "Is every class of the majority? A single one is, unless it is called the minority"
     def any_of(c, pattern): return c == pattern or any(fnmatch.fnmatchcase(c, p.strip())

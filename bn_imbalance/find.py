@@ -405,6 +405,7 @@ def found_text(
                    f'many looks by lot would have found {by:.1f}, at most {most:.0f}.')
     return out
 
+# %% ../nbs/api/57_find.ipynb #a11b5002
 def round_text(
     q:Queue,      # to which a round has been added
     n:int,        # images in it
