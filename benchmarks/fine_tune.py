@@ -4,7 +4,7 @@
 
 One epoch of the head alone and then --unfreeze epochs of everything, with discriminative rates (fastai's
 `fine_tune`), beside the same recipes on a fixed body. EfficientNet-Lite0 at 128 pixels. Runs go to --out, where a
-stopped run goes on; the table goes to bn_imbalance/results/fine_tune.csv. A run takes about ten minutes of one core,
+stopped run goes on; the table goes to bn_imbalance/results/fine_tune.csv. A run takes about two minutes of one core,
 seconds on a GPU.
 """
 from dataclasses import replace
