@@ -1,10 +1,8 @@
 """The fast way is the same as the slow way; the stored features; the store."""
 import json, os
 from dataclasses import replace
-from functools import partial
 import numpy as np, pytest, torch
 from conftest import SMALL, numbers
-from fastai.optimizer import OptimWrapper
 from safetensors.torch import save_file
 from torch import nn
 from bn_imbalance import features
@@ -16,7 +14,7 @@ from bn_imbalance.records import read_run, read_runs
 from bn_imbalance.runs import run_together
 from bn_imbalance.stack import HeadStack, dropout_rates
 from bn_imbalance.sweep import How, compare
-from bn_imbalance.training import choose_engine, decay_groups, fit, fused_adam, make_learner, recipe_head
+from bn_imbalance.training import choose_engine, fit, make_learner, recipe_head
 
 
 def alone(split, recipe, s, seed=0): return run_together(split, [recipe], s, seed)[0]
@@ -40,16 +38,6 @@ def test_recipes_together_are_recipes_alone(data):
     split, chosen = draw_split(data, SMALL, 0), get_recipes('all')
     for r, run in zip(chosen, run_together(split, chosen, SMALL, 0)):
         assert numbers([run]) == numbers([alone(split, r, SMALL)]), r.name
-
-
-def test_groups_are_what_fastai_makes_of_them():
-    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    ours = fused_adam(decay_groups(net))
-    theirs = OptimWrapper(decay_groups(net), opt=partial(torch.optim.AdamW, fused=True, betas=(.9, .99), eps=1e-5))
-    for o in ours, theirs:
-        o.set_hypers(lr=[.1, .2], wd=[.3, 0])
-        o.set_hyper('mom', .7)
-    assert ours.hypers == theirs.hypers and [g['mom'] for g in ours.hypers] == [.7, .7]
 
 
 def half_dropout(head):
