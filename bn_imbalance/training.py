@@ -31,6 +31,7 @@ from fastai.callback.channelslast import ChannelsLast
 from fastai.torch_core import norm_bias_params
 from fastai.vision.all import (AMPMode, Callback, CancelValidException, DataLoaders, Learner, MixedPrecision,
                                OptimWrapper, set_seed)
+from threadpoolctl import threadpool_limits
 
 # %% ../nbs/api/23_training.ipynb #1edb5874
 ENGINES = 'features', 'forward', 'images'
@@ -208,10 +209,12 @@ class TellProgress(Callback):
 # %% ../nbs/api/23_training.ipynb #f9b1afab
 @contextmanager
 def threads(n):
-    "Compute with `n` threads: sums come out the same whatever else the machine, or the number of workers, is"
+    """Compute with `n` threads, in PyTorch and in NumPy: sums come out the same whatever else the machine, or the number
+    of workers, is, and no worker waits for the threads of another"""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
-    try: yield
+    try:
+        with threadpool_limits(n, user_api='blas'): yield
     finally: torch.set_num_threads(before)
 
 class Bfloat16(Callback):
