@@ -58,7 +58,8 @@ def _chosen_C(z, y, seed, Cs=np.logspace(-4, 0, 5)):
     loss, w = np.zeros(len(Cs)), (len(y)/n)[y]
     for fit, out in StratifiedKFold(min(5, n.min()), shuffle=True, random_state=seed).split(z, y):
         for i, C in enumerate(Cs):
-            p = LogisticRegression(C=C, class_weight='balanced').fit(z[fit], y[fit]).predict_proba(z[out])
+            model = LogisticRegression(C=C, class_weight='balanced', max_iter=1000).fit(z[fit], y[fit])
+            p = model.predict_proba(z[out])
             loss[i] += log_loss(y[out], p, sample_weight=w[out], labels=range(len(n)), normalize=False)
     return float(Cs[loss.argmin()])
 
