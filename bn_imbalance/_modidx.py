@@ -85,6 +85,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'bn_imbalance.cli._goal': ('api/cli.html#_goal', 'bn_imbalance/cli.py'),
                                   'bn_imbalance.cli._how': ('api/cli.html#_how', 'bn_imbalance/cli.py'),
                                   'bn_imbalance.cli._looks': ('api/cli.html#_looks', 'bn_imbalance/cli.py'),
+                                  'bn_imbalance.cli._name_of': ('api/cli.html#_name_of', 'bn_imbalance/cli.py'),
                                   'bn_imbalance.cli._narrowed': ('api/cli.html#_narrowed', 'bn_imbalance/cli.py'),
                                   'bn_imbalance.cli._paragraphs': ('api/cli.html#_paragraphs', 'bn_imbalance/cli.py'),
                                   'bn_imbalance.cli._pick': ('api/cli.html#_pick', 'bn_imbalance/cli.py'),

@@ -9,7 +9,7 @@ __all__ = ['POSITIONAL', 'command', 'goal_flags', 'training_flags', 'bn_compare'
 # %% ../nbs/api/90_cli.ipynb #a85663e0
 from .core import *
 from .places import *
-import argparse, os, shlex, shutil, sys, textwrap, warnings
+import argparse, os, re, shlex, shutil, sys, textwrap, warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -473,6 +473,10 @@ def _review(model, table, out):
     if len(classes) > 2: raise BadInput(f'{model}: tells {len(classes)} classes apart; the page knows two.')
     return review_queue(table, out, *classes, model)
 
+def _name_of(pattern):
+    "What a class could be called of which no image is there: MT_* may be MT_rare"
+    return re.sub(r'[*?]+', 'rare', (pattern or 'minority').split(',')[0].strip())
+
 def _looks(flags):
     "How images are seen"
     backend = flags.get('backend') or 'serial'
@@ -502,8 +506,8 @@ def _search(data, images, n, strategy, recipe, compare, out, flags):
     if model: search = search_with_model(data, recipe, device)
     else:
         check_size(s.arch, s.size)
-        rare = flags.get('minority') or 'minority' # what it is called, if there is none yet
-        search = search_with_data(_read(data, flags, s, rare_later=True), s, recipe, device, rare)
+        known = _read(data, flags, s, rare_later=True)
+        search = search_with_data(known, s, recipe, device, _name_of(flags.get('minority')))
     q = begin(search, images, out, looks=_looks(flags))
     def more(q):
         rows, told = q.rows, found_text(q, pool_counts(q, search), search.knows)

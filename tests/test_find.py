@@ -219,6 +219,14 @@ def test_before_a_rare_image_is_known(field, command):
     assert labels.to_dict() == dict(good=25 + 60 - found, bad=found)
 
 
+def test_a_pattern_is_no_name(field, command):
+    "Of a class that a pattern stands for no image is there: it gets a name that the pattern matches"
+    shutil.rmtree(field/'known'/'bad')
+    args = 'bn-find', field/'known', field/'field', '--out', field/'find', '--minority', 'MT_*', *FLAGS
+    code, out, err = command(*args)
+    assert code == 0 and 'No image of MT_rare is known yet.' in out, err
+
+
 def test_nothing_found_yet(field):
     "A round of good images: the next one is by strangeness again"
     shutil.rmtree(field/'known'/'bad')
