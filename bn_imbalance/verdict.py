@@ -16,8 +16,9 @@ import numpy as np
 # %% ../nbs/api/34_verdict.ipynb #5c16a500
 def listed(
     names # texts
-)->str: # `a, b and c`
-    "Names in a sentence"
+)->str: # `a, b and c`; of more than seven five and `others`
+    "Names in a sentence that can still be read"
+    if len(names) > 7: names = [*names[:5], f'{len(names) - 5} others']
     return names[0] if len(names) == 1 else f'{", ".join(names[:-1])} and {names[-1]}'
 
 def _measured(lb):

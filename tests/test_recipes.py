@@ -246,6 +246,8 @@ def test_verdict_says_what_the_numbers_say():
     b = a.assign(recipe='b', f1_minority=a.f1_minority[::-1].to_numpy() - 1e-4)
     assert 'Not distinguishable from it: b' in said(pd.concat([a, b]))
     assert 'One run is too few' in verdict(leaderboard(made_up_results(1, plain=.6, good=.9)))[0]
+    many = made_up_results(plain=.6, good=.9, **{f'bad{k}': .3 + .01*k for k in range(9)})
+    assert 'Worse than plain training: bad8, bad7, bad6, bad5, bad4 and 4 others.' in said(many)
 
 
 def test_a_missing_run_takes_nothing_away():
