@@ -209,8 +209,7 @@ class TellProgress(Callback):
 # %% ../nbs/api/23_training.ipynb #f9b1afab
 @contextmanager
 def threads(n):
-    """Compute with `n` threads, in PyTorch and in NumPy: sums come out the same whatever else the machine, or the number
-    of workers, is, and no worker waits for the threads of another"""
+    "Compute with `n` threads, in PyTorch and in NumPy: sums are the same everywhere, and workers do not wait in line"
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
