@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np, pytest, torch
 from conftest import SMALL, numbers
 from safetensors.torch import save_file
+from threadpoolctl import threadpool_info
 from torch import nn
 from bn_imbalance import features
 from bn_imbalance.core import BadInput
@@ -14,7 +15,7 @@ from bn_imbalance.records import read_run, read_runs
 from bn_imbalance.runs import run_together
 from bn_imbalance.stack import HeadStack, dropout_rates
 from bn_imbalance.sweep import How, compare
-from bn_imbalance.training import choose_engine, fit, make_learner, recipe_head
+from bn_imbalance.training import choose_engine, fit, make_learner, recipe_head, threads
 
 
 def alone(split, recipe, s, seed=0): return run_together(split, [recipe], s, seed)[0]
@@ -169,3 +170,12 @@ def test_bfloat16_is_for_training_alone(data):
         x, y = a.test.logits, b.test.logits
         assert not np.array_equal(x, y) and np.abs(x - y).max() < .1*max(1, y.std())
         assert len(np.unique(x[:, 1] - x[:, 0])) == len(x) # bfloat16 would tie ranks
+
+
+def test_numpy_keeps_to_the_threads_too():
+    "Two workers whose matrix products wait for each other take eight times as long"
+    def of_numpy(): return {o['num_threads'] for o in threadpool_info() if o['user_api'] == 'blas'}
+    before = of_numpy()
+    for n in 2, 1:
+        with threads(n): assert of_numpy() == {n}
+    assert of_numpy() == before
