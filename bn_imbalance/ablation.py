@@ -184,7 +184,7 @@ def plot_configurations(
                                 label=label)
     ax.set(xlim=(0, 1.01), xlabel='F1 of the minority, test set, last epoch\n● mean, 95 % interval   · runs')
     ax.grid(axis='y', color='#F2F2F2', zorder=-1)
-    ax.legend(frameon=False, loc='lower left' if mean.iloc[0] > .3 else 'lower right') # where the last ones are not
+    ax.legend(frameon=False, loc='lower left' if mean.iloc[0] > .3 else 'lower right') # the empty corner
     fig.suptitle(f'{lb.best} is first with {number(mean.iloc[-1])}', fontsize=11)
     return fig
 

@@ -122,7 +122,8 @@ def _all_usual(classes, minority, majority):
     def any_of(c, pattern): return c == pattern or any(fnmatch.fnmatchcase(c, p.strip())
                                                        for p in [pattern, *pattern.split(',')])
     usual = all(any_of(c, majority) for c in classes) if majority else len(classes) == 1
-    return usual and not (minority and any(any_of(c, minority) for c in classes))
+    others = [c for c in classes if c != majority or c == minority] # a full name weighs more than a pattern
+    return usual and not (minority and any(any_of(c, minority) for c in others))
 
 def _matching(classes, pattern, where, side):
     "The classes that `pattern` names or matches; several patterns may be given with commas"

@@ -36,8 +36,8 @@ class QuickProducts(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.linear and not kwargs and _OneDNN.there:
             x, weight = args[:2]
-            plain = x.device.type == 'cpu' and x.dtype == weight.dtype == torch.float32 and x.ndim == 2
-            if plain and weight.numel() > 2**14 and not torch.is_autocast_enabled('cpu'):
+            fits = x.device.type == 'cpu' and x.dtype == weight.dtype == torch.float32 and x.ndim == 2
+            if fits and weight.numel() > 2**14 and not torch.is_autocast_enabled('cpu'):
                 return _OneDNN.apply(*args)
         return func(*args, **(kwargs or {}))
 

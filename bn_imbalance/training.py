@@ -209,7 +209,7 @@ class TellProgress(Callback):
 # %% ../nbs/api/23_training.ipynb #f9b1afab
 @contextmanager
 def threads(n):
-    "Compute with `n` threads, in PyTorch and in NumPy: sums are the same everywhere, and workers do not wait in line"
+    "Compute with `n` threads, in PyTorch and in NumPy: no sum depends on how many workers there are"
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:

@@ -219,12 +219,13 @@ def test_before_a_rare_image_is_known(field, command):
     assert labels.to_dict() == dict(good=25 + 60 - found, bad=found)
 
 
-def test_a_pattern_is_no_name(field, command):
-    "Of a class that a pattern stands for no image is there: it gets a name that the pattern matches"
+@pytest.mark.parametrize('flags, name', [(['--minority', 'MT_*'], 'MT_rare'),
+                                         (['--majority', 'good', '--minority', 'go*,bad'], 'gorare')])
+def test_a_pattern_is_no_name(field, command, flags, name):
+    "A class that a pattern stands for and of which no image is there; the pattern may match the usual class as well"
     shutil.rmtree(field/'known'/'bad')
-    args = 'bn-find', field/'known', field/'field', '--out', field/'find', '--minority', 'MT_*', *FLAGS
-    code, out, err = command(*args)
-    assert code == 0 and 'No image of MT_rare is known yet.' in out, err
+    code, out, err = command('bn-find', field/'known', field/'field', '--out', field/'find', *flags, *FLAGS)
+    assert code == 0 and f'No image of {name} is known yet.' in out, err
 
 
 def test_nothing_found_yet(field):
