@@ -52,14 +52,15 @@ def main(
     from fastai.vision.all import CrossEntropyLossFlat, default_device
     from torch.utils.flop_counter import FlopCounterMode
     from bn_imbalance.core import load_settings
-    from bn_imbalance.data import draw_split, read_data
-    from bn_imbalance.features import body_features
-    from bn_imbalance.grid import grid
-    from bn_imbalance.heads import final_bn_learner
-    from bn_imbalance.loaders import imbalanced_dls
-    from bn_imbalance.networks import pooled_body
-    from bn_imbalance.sweep import How, compare
-    from bn_imbalance.training import choose_engine
+    from bn_imbalance.data.items import read_data
+    from bn_imbalance.data.splits import draw_split
+    from bn_imbalance.training.features import backbone_features
+    from bn_imbalance.recipes.ablation import grid
+    from bn_imbalance.models.heads import final_bn_learner
+    from bn_imbalance.training.loaders import imbalanced_dls
+    from bn_imbalance.models.backbones import pooled_backbone
+    from bn_imbalance.training.sweep import Execution, compare
+    from bn_imbalance.training.engine import choose_engine
     s = load_settings(arch=arch, weights=weights, size=size, seeds=1)
     cores, device = os.cpu_count() or 1, default_device()
     d = read_data(data, minority, majority, size=s.size)
@@ -81,7 +82,7 @@ def main(
     test_pass = time.time() - start
 
     with FlopCounterMode(display=False) as count:
-        pooled_body(s.arch, s.weights)(torch.zeros(1, 3, s.size, s.size))
+        pooled_backbone(s.arch, s.weights)(torch.zeros(1, 3, s.size, s.size))
     flop = count.get_total_flops()
     at_once = 1 if device.type == 'cuda' else cores
     speed = at_once * matmul_speed(device, torch.bfloat16 if device.type == 'cuda' else torch.float32, 1)
@@ -89,12 +90,12 @@ def main(
     per_epoch = {'features': 0, 'forward': n_train, 'images': 2*n_train + n_seen}
 
     rows = {}
-    body_features(split, s) # of all configurations, computed once for ever
+    backbone_features(split, s) # of all configurations, computed once for ever
     for engine, what in KINDS.items():
         field = [r for r in grid() if choose_engine(r, s) == engine]
         run = field[::max(1, len(field)//learning)][:learning] if engine == 'images' else field
         start = time.time()
-        compare(d, replace(s, epochs=epochs), 'paper', How(workers=workers, progress=False), recipes=run)
+        compare(d, replace(s, epochs=epochs), 'paper', Execution(workers=workers, progress=False), recipes=run)
         ours = (time.time() - start)/len(run)*s.epochs/epochs
         slow = plain[engine == 'images']*s.epochs + test_pass
         images = s.epochs*(n_train + n_seen)

@@ -22,10 +22,11 @@ import numpy as np, pandas as pd, psutil, torch
 from fastcore.script import call_parse
 from sklearn.metrics import roc_auc_score
 from bn_imbalance.core import load_settings
-from bn_imbalance.data import draw_split, read_data
-from bn_imbalance.features import patch_features
-from bn_imbalance.loaders import split_labels
-from bn_imbalance.oneclass import place_gaussian, place_memory
+from bn_imbalance.data.items import read_data
+from bn_imbalance.data.splits import draw_split
+from bn_imbalance.training.features import patch_features
+from bn_imbalance.training.loaders import split_labels
+from bn_imbalance.recipes.anomaly import fit_patch_gaussian, fit_patch_memory
 
 
 def stand_in(name, **names):
@@ -66,11 +67,11 @@ def their_padim(gaussian, distance, x, test):
     return distance(maps(test), gaussian().fit(maps(x))).flatten(1).amax(1)
 
 
-def their_memory(greedy, x, seed, drawn=10_000, share=.05): # of the places that `place_memory` draws
+def their_memory(greedy, x, seed, drawn=10_000, prevalence=.05): # of the places that `fit_patch_memory` draws
     torch.manual_seed(seed)
     x = x.flatten(0, 1)
     some = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:drawn]
-    return greedy(x[some].float(), share).sample_coreset()
+    return greedy(x[some].float(), prevalence).sample_coreset()
 
 
 def their_patchcore(model, bank, test, neighbours):
@@ -92,7 +93,8 @@ def timed(greedy, rounds=3):
     rows['patches of 2000 images, seconds'] = time.time() - start
     times = {'memory here': [], "memory, anomalib's choice": []}
     for seed in range(rounds):
-        for name, f in zip(times, (lambda: place_memory(x, seed), lambda: their_memory(greedy, x, seed, 20_000, .1))):
+        fits = (lambda: fit_patch_memory(x, seed)), (lambda: their_memory(greedy, x, seed, 20_000, .1))
+        for name, f in zip(times, fits):
             start = time.time()
             f()
             times[name].append(time.time() - start)
@@ -124,12 +126,12 @@ def main(
         split, table = draw_split(data, s, 0, 'paper'), patch_features(data.items, s, 'cpu')
         usual = split[(split.split == 'train') & (split.label == 'majority')]
         x, test = (table[o.digest].float() for o in (usual, split[split.split == 'test']))
-        bank, small = their_memory(greedy, x, 0), place_memory(x, 0, 10000, 500).score(test)
+        bank, small = their_memory(greedy, x, 0), fit_patch_memory(x, 0, 10000, 500).score(test)
         weighted = their_patchcore(model, bank, test, 9)
-        scores = {'padim': (their_padim(gaussian, distance, x, test), place_gaussian(x).score(test)),
+        scores = {'padim': (their_padim(gaussian, distance, x, test), fit_patch_gaussian(x).score(test)),
                   'patchcore': (their_patchcore(model, bank, test, 1), small),
                   'patchcore, weighted': (weighted, small),
-                  'patchcore, as shipped': (weighted, place_memory(x, 0).score(test))}
+                  'patchcore, as shipped': (weighted, fit_patch_memory(x, 0).score(test))}
         rows += [dict(data=name, recipe=k, **{who: roc_auc_score(split_labels(split, 'test'), m)
                                               for who, m in zip(('anomalib', 'here'), both)},
                       correlation=np.corrcoef(*both)[0, 1]) for k, both in scores.items()]

@@ -7,27 +7,30 @@ Rows go to bn_imbalance/results/claims.csv: two plants, each with the other's he
 import numpy as np, pandas as pd, torch
 from fastcore.script import call_parse
 from scipy.special import expit, log_softmax
-from bn_imbalance.core import load_settings, stored_results, write_whole
-from bn_imbalance.data import draw_split, read_data
-from bn_imbalance.features import body_features
-from bn_imbalance.loaders import split_labels
-from bn_imbalance.metrics import f1_score, margin
-from bn_imbalance.recipes import get_recipes
-from bn_imbalance.training import fit, make_learner
+from bn_imbalance.core import load_settings, stored_results, write_atomic
+from bn_imbalance.data.items import read_data
+from bn_imbalance.data.splits import draw_split
+from bn_imbalance.training.features import backbone_features
+from bn_imbalance.training.loaders import split_labels
+from bn_imbalance.metrics import f1_from_counts, margin
+from bn_imbalance.recipes.registry import get_recipes
+from bn_imbalance.training.engine import fit_learner, make_learner
 
 PLANTS = 'Apple', 'Pepper,_bell'
 
 
 def best_epoch(epochs, y):
     "The first epoch with the highest F1, from 1"
-    said = [z[:, 1] > z[:, 0] for z in epochs]
-    return 1 + int(np.argmax([f1_score((o & (y == 1)).sum(), (o & (y == 0)).sum(), (y == 1).sum()) for o in said]))
+    pred = [z[:, 1] > z[:, 0] for z in epochs]
+    rare = y == 1
+    f1 = [f1_from_counts((o & rare).sum(), (o & ~rare).sum(), rare.sum()) for o in pred]
+    return 1 + int(np.argmax(f1))
 
 
 def one_training(split, recipe, s, seed, features, strangers):
     "Everything that is claimed of one training"
     learn = make_learner(split, recipe, s, seed, features=features)
-    epochs = fit(learn, s, seed).epochs
+    epochs = fit_learner(learn, s, seed).epochs
     y = {side: split_labels(split, side) for side in ('valid', 'test')}
     (loss,), valid, test = epochs[-1]
     m = margin(test)
@@ -47,7 +50,7 @@ def main(
     "Train with and without the layer and store what the scorecard shows"
     s, rows = load_settings(), []
     sets = [read_data(plantvillage, majority=f'{p}___healthy', minority=f'{p}___*') for p in PLANTS]
-    features = body_features(pd.concat([d.items for d in sets]), s)
+    features = backbone_features(pd.concat([d.items for d in sets]), s)
     for data, other in zip(sets, sets[::-1]):
         strangers = other.items[other.items.label == 'majority'].head(100)
         for seed in range(seeds):
@@ -55,5 +58,5 @@ def main(
             for r in get_recipes('plain, final_bn'):
                 told = one_training(split, r, s, seed, features, strangers)
                 rows.append(dict(data=data.name, recipe=r.name, seed=seed) | told)
-        write_whole(stored_results()/'claims.csv', pd.DataFrame(rows).round(5).to_csv(index=False))
+        write_atomic(stored_results()/'claims.csv', pd.DataFrame(rows).round(5).to_csv(index=False))
     print(pd.DataFrame(rows).groupby(['data', 'recipe']).mean(numeric_only=True).round(3).T.to_string())

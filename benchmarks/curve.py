@@ -7,11 +7,10 @@ leaves. Runs go to --out, where a stopped one goes on. Writes bn_imbalance/resul
 minutes on one core.
 """
 from fastcore.script import call_parse
-from bn_imbalance.core import load_settings, stored_results, write_whole
-from bn_imbalance.curve import learning_curve
-from bn_imbalance.data import read_data
-from bn_imbalance.growth import learnt
-from bn_imbalance.sweep import How
+from bn_imbalance.core import load_settings, stored_results, write_atomic
+from bn_imbalance.data.items import read_data
+from bn_imbalance.report.learning_curve import curve_from_runs
+from bn_imbalance.training.sweep import Execution, learning_curve
 
 
 @call_parse(pos=['plantvillage'])
@@ -23,5 +22,5 @@ def main(
 ):
     "Train what the stored learning curve is made of"
     d, s = read_data(plantvillage, 'Apple___*', 'Apple___healthy'), load_settings(seeds=seeds, train_minority=120)
-    table = learnt(learning_curve(d, [int(n) for n in sizes.split(",")], s, how=How(out))).table
-    write_whole(stored_results()/'curve.csv', table.round(5).to_csv(index=False))
+    table = curve_from_runs(learning_curve(d, [int(n) for n in sizes.split(",")], s, execution=Execution(out))).table
+    write_atomic(stored_results()/'curve.csv', table.round(5).to_csv(index=False))

@@ -26,9 +26,10 @@ def main(
     import torch
     from fastai.vision.all import CrossEntropyLossFlat, default_device, vision_learner
     from bn_imbalance.core import load_settings
-    from bn_imbalance.data import draw_split, read_data
-    from bn_imbalance.loaders import imbalanced_dls
-    from bn_imbalance.sweep import compare
+    from bn_imbalance.data.items import read_data
+    from bn_imbalance.data.splits import draw_split
+    from bn_imbalance.training.loaders import imbalanced_dls
+    from bn_imbalance.training.sweep import compare
     six = 'plain, weighted, final_bn, final_bn_features, final_bn_both, final_bn_weighted'
     d, s = read_data(data, minority, majority), load_settings(seeds=seeds, recipes=six)
     split = draw_split(d, s, 0, 'paper')

@@ -6,6 +6,7 @@ thirds of the images: the workers have started by then. They need a machine that
     python benchmarks/far.py                everything, into bn_imbalance/results/far.csv
     python benchmarks/far.py parts memory   some of it; the other lines of the file stay
     python benchmarks/far.py --quick        a tenth of the images, on the screen only
+    python benchmarks/far.py cost           hours and cost of ten million images, from far.csv
 
 The embedded leaves are drawn at 224 pixels; photographs are one of them at 4000 x 3000 pixels with noise.
 """
@@ -19,8 +20,9 @@ from predict import folder, make_model
 
 RUN = '''import sys, time
 from functools import partial
-from bn_imbalance.far import ray_predictions
-from bn_imbalance.predict import load_model, predict_csv, predictions
+from bn_imbalance.find.distributed import ray_predictions
+from bn_imbalance.deploy.model import load_model
+from bn_imbalance.deploy.predict import predict_csv, predictions
 model, images, csv, workers = sys.argv[1:]
 start, times, run = time.time(), [], predictions if workers == '0' else partial(
     ray_predictions, workers=int(workers), device='cpu')
@@ -57,7 +59,7 @@ def photograph(path):
     "A leaf as large as a phone's camera takes it, with noise"
     import numpy as np
     from PIL import Image
-    from bn_imbalance.leaves import leaf_image
+    from bn_imbalance.data.leaves import leaf_image
     a = np.asarray(leaf_image(0, True, 1024).resize((4000, 3000)), dtype=np.int16)
     a = a + np.random.default_rng(0).normal(0, 5, a.shape).astype(np.int16)
     Image.fromarray(a.clip(0, 255).astype(np.uint8)).save(path, quality=90)
@@ -66,8 +68,8 @@ def photograph(path):
 def parts(d, model, say):
     "What one core does in a second of its time, whoever else is on the machine"
     import numpy as np, torch
-    from bn_imbalance.images import decode
-    from bn_imbalance.predict import model_logits
+    from bn_imbalance.data.images import decode
+    from bn_imbalance.deploy.predict import model_logits
     def rate(f, n):
         f()
         start = time.process_time()
@@ -90,7 +92,7 @@ def writing(d, say, pieces=40):
     import pickle
     from types import SimpleNamespace
     import numpy as np
-    from bn_imbalance.predict import COLUMNS, predict_csv
+    from bn_imbalance.deploy.predict import COLUMNS, predict_csv
     folder(d/'one', 1, 224)
     p = np.random.default_rng(0).random((3, 32))
     table = pd.DataFrame({'path': [f'/images/field/{i:08}.jpg' for i in range(32)], 'label': 'healthy',
@@ -124,11 +126,52 @@ def memory(d, sizes, say):
         for name, mb in peaks.items(): say(f'memory {name} {n}', mb, 'MB at the peak')
 
 
+def projected(
+    images:int,       # how many
+    machines:int,     # with a GPU each
+    price:float,      # of a machine for an hour
+    decode:float,     # images a second that one core decodes
+    network:float,    # images a second that the network sees on one machine
+    megabytes:float,  # of an image
+    written:float,    # lines a second that the main process writes
+    start:float,      # seconds until the workers have started
+    kept:float=1.,    # fraction of a machine's rate that is left when many share the work
+    cores:int=16,     # of a machine
+    bandwidth:float=1250, # megabytes a second from the store to one machine
+    listed:float=10_000, # names a second that the store lists
+    request:float=4e-7 # price of reading one image
+)->dict: # hours of each part if it were alone, `hours` in all, `slowest` part, `cost`
+    "Time and cost of predicting images on many machines: all parts go on at the same time, the slowest decides"
+    parts = dict(decoding=images/(decode*cores*machines*kept), network=images/(network*machines*kept),
+                 transfer=images*megabytes/(bandwidth*machines), writing=images/written, listing=images/listed)
+    slowest = max(parts, key=parts.get)
+    hours = (parts[slowest] + start)/3600
+    parts = {k: v/3600 for k, v in parts.items()}
+    return parts | dict(hours=hours, slowest=slowest, cost=hours*machines*price + images*request)
+
+
+def ten_million(m, kind, **kwargs):
+    """The projection from measured parts. Assumed: a GPU sees 2000 images a second; a machine has 16 cores and
+    costs one currency unit an hour; nine tenths of its rate are left when ten share the work; 10,000 names are
+    listed and 1250 megabytes sent a second; a million requests cost .4"""
+    return projected(10**7, price=1, decode=m[f'decode {kind}'], megabytes=m[f'size {kind}'], written=m['written'],
+                     start=m['start two workers'], kept=.9, **dict(machines=10, network=2000) | kwargs)
+
+
+def cost():
+    "By the number of machines, and on ten machines by the rate of the GPU"
+    m, kinds = pd.read_csv(stored_results()/'far.csv').set_index('what').value, ('leaf', 'photograph')
+    for name, values in dict(machines=(1, 10), network=(200, 2000, 20_000)).items():
+        t = pd.DataFrame({(k, n): ten_million(m, k, **{name: n}) for k in kinds for n in values})
+        print(t.map(lambda o: o if isinstance(o, str) else f'{o:.2f}').rename_axis(columns=['', name]), '\n')
+
+
 @call_parse
 def main(
-    *what:str,       # parts, speed, memory; by default all
+    *what:str,       # parts, speed, memory; by default these three; or cost
     quick:bool=False # a tenth of the images, and write nothing?
 ):
+    if what == ('cost',): return cost()
     what, rows, path = what or ('parts', 'speed', 'memory'), {}, stored_results()/'far.csv'
     if not quick and path.exists(): rows = {k: tuple(v) for k, *v in pd.read_csv(path).to_numpy()}
     def say(name, value, unit):

@@ -12,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 import pandas as pd
 from fastcore.script import call_parse
-from bn_imbalance.choice import tuning_trials, with_tuned
+from bn_imbalance.evaluate.choice import tuning_trials, with_tuned
 from bn_imbalance.core import load_settings, stored_results
-from bn_imbalance.data import read_data
-from bn_imbalance.goal import Goal
-from bn_imbalance.leaderboard import results
-from bn_imbalance.sweep import How, compare
-from bn_imbalance.tuning import field_to_try
-from bn_imbalance.worlds import in_world
+from bn_imbalance.data.items import read_data
+from bn_imbalance.evaluate.goal import Goal
+from bn_imbalance.evaluate.leaderboard import results
+from bn_imbalance.training.sweep import Execution, compare, recipes_to_run
+from bn_imbalance.evaluate.prevalence import evaluate_at
 
 PLANTS = 'Apple', 'Pepper,_bell', 'Tomato'
 STORED = stored_results()/'field'
@@ -28,7 +27,7 @@ BODIES = {'tf_efficientnet_lite0': None, 'vgg16': None, 'tf_efficientnet_lite1':
 FAMILIES = {'plain': 'plain', 'plain:tuned': 'plain, tuned', 'weighted': 'weighted',
             'balanced_softmax': 'balanced softmax', 'logistic_regression': 'closed form', 'padim': 'one-class',
             'final_bn': 'final BN', 'final_bn+padim': 'final BN + one-class'}
-WORLDS = {'half': Goal(), '1 %': Goal(share=.01), '1 %, 20:1': Goal(share=.01, cost_miss=20, cost_alarm=1)}
+WORLDS = {'half': Goal(), '1 %': Goal(prevalence=.01), '1 %, 20:1': Goal(prevalence=.01, cost_miss=20, cost_alarm=1)}
 FEW = dict(train_majority=600, valid_majority=120) # of the tiles: there are 952 without a defect
 
 
@@ -49,7 +48,7 @@ def families(runs, tries, name):
     for world, goal in WORLDS.items():
         for r in with_tuned(runs, tuning_trials(runs, tries, goal)):
             if r.recipe not in FAMILIES or r.failed: continue
-            value = in_world(r, goal, goal.share)['value'] if goal.share else r.metrics()['f1_minority']
+            value = evaluate_at(r, goal, goal.prevalence)['value'] if goal.prevalence else r.metrics()['f1_minority']
             rows.append(dict(data=name, arch=r.settings['arch'], family=FAMILIES[r.recipe], seed=r.seed, world=world,
                              value=value))
     return pd.DataFrame(rows)
@@ -81,8 +80,8 @@ def main(
             if (sets and short not in sets) or (only and name not in only.lower().split(',')): continue
             s = load_settings(arch=arch, weights=vgg16 if arch == 'vgg16' else '', seeds=seeds, recipes='all',
                               tune=tune, tuned='none' if tune else 'plain', **FEW if short == 'tiles' else {})
-            field, tries = field_to_try(s)
-            runs = compare(read(), s, 'paper', How(Path(out)/name), recipes=field)
+            field, tries = recipes_to_run(s)
+            runs = compare(read(), s, 'paper', Execution(Path(out)/name), recipes=field)
             trials = tuning_trials(runs, tries)
             df = results(with_tuned(runs, trials))
             tuned = df.recipe.str.endswith(':tuned')

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.script import call_parse
 from sklearn.metrics import roc_auc_score
-from bn_imbalance.core import load_settings, stored_results, write_whole
-from bn_imbalance.data import read_data
-from bn_imbalance.features import body_features
-from bn_imbalance.find import MIX, head_on, margins, next_looks, set_aside
-from bn_imbalance.recipes import get_recipes
+from bn_imbalance.core import load_settings, stored_results, write_atomic
+from bn_imbalance.data.items import read_data
+from bn_imbalance.training.features import backbone_features
+from bn_imbalance.find.search import MIX, fit_on_features, holdout_fraction, margins, select_round
+from bn_imbalance.recipes.registry import get_recipes
 
 STORED = stored_results()/'find.csv'
 WAYS = [*MIX, 'mix', 'random', 'likely:final_bn']
@@ -59,18 +59,18 @@ def rounds(x, y, digests, sides, way, s, n=100, most=5):
     strategy, _, recipe = way.partition(':')
     (recipe, knn), pool = get_recipes([recipe or 'ridge', 'knn']), sides['pool']
     known, looked = sides['known'], np.zeros(0, int)
-    aside, judge, row = set_aside(len(pool)), sides['judge'], {d: i for i, d in enumerate(digests)}
+    aside, judge, row = holdout_fraction(len(pool)), sides['judge'], {d: i for i, d in enumerate(digests)}
     for _ in range(most + 1):
         rows = np.concatenate([known, looked])
         usual = x[rows[y[rows] == 0]]
-        odd = head_on(usual, np.zeros(len(usual)), knn, s)
-        head = head_on(x[rows], y[rows], recipe, s) if y[rows].any() else odd
+        odd = fit_on_features(usual, np.zeros(len(usual)), knn, s)
+        head = fit_on_features(x[rows], y[rows], recipe, s) if y[rows].any() else odd
         yield len(looked), int(y[looked].sum()), roc_auc_score(y[judge], margins(head, x[judge]))
         left = np.setdiff1d(pool, looked)
         if not len(left): return
         t = pd.DataFrame(dict(digest=digests[left], likely=margins(head, x[left]), strange=margins(odd, x[left])), left)
         way = strategy if y[rows].any() else 'strange'
-        looked = np.r_[looked, next_looks(t, way, n, lambda d: x[[row[k] for k in d]], aside).index]
+        looked = np.r_[looked, select_round(t, way, n, lambda d: x[[row[k] for k in d]], aside).index]
 
 
 def one_start(items, x, s, name, known, seed):
@@ -99,9 +99,9 @@ def speed(n):
     search = 'bn-find', where/'model', where/'field', '--out', where/'find'
     took['find'] = run(*search)
     rows = pd.read_csv(where/'find'/'queue.csv')
-    from bn_imbalance.queue import Queue
+    from bn_imbalance.find.queue import Queue
     q = Queue(where/'find')
-    for i, p in enumerate(rows.path): q.answer(p, q.labels_known[i % 2])
+    for i, p in enumerate(rows.path): q.answer(p, q.classes[i % 2])
     took['second round'] = run(*search)
     print({k: round(v, 1) for k, v in took.items()}, f'ratio {took["find"]/took["predict"]:.2f}')
     shutil.rmtree(where)
@@ -122,10 +122,10 @@ def main(
     for name in only.split(','):
         data = sources(plantvillage, tiles)[name]()
         items = data.items.drop_duplicates('digest').reset_index(drop=True)
-        x = body_features(items, s).x
+        x = backbone_features(items, s).x
         for seed, known in itertools.product(range(seeds), (0, 5, 10)):
             if ((old.data == name) & (old.seed == seed) & (old.known == known)).any(): continue
             rows = pd.DataFrame(one_start(items, x, s, name, known, seed))
             old = pd.concat([old, rows]) if len(old) else rows
-            write_whole(STORED, old.round(4).to_csv(index=False))
+            write_atomic(STORED, old.round(4).to_csv(index=False))
             print(name, seed, known, rows[rows.looks == 200].set_index('strategy').found.to_dict(), flush=True)

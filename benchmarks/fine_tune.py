@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 import pandas as pd
 from fastcore.script import call_parse
-from bn_imbalance.core import load_settings, stored_results, write_whole
-from bn_imbalance.data import read_data
-from bn_imbalance.leaderboard import interval_text, results
+from bn_imbalance.core import load_settings, stored_results, write_atomic
+from bn_imbalance.data.items import read_data
+from bn_imbalance.metrics import interval_text
+from bn_imbalance.evaluate.leaderboard import results
 from bn_imbalance.metrics import mean_interval
-from bn_imbalance.recipes import get_recipes
-from bn_imbalance.sweep import How, compare
+from bn_imbalance.recipes.registry import get_recipes
+from bn_imbalance.training.sweep import Execution, compare
 
 RECIPES = 'plain,weighted,final_bn,final_bn_weighted'
 TILES = dict(train_majority=450, valid_majority=120, test_majority=250, test_minority=150)
@@ -40,11 +41,11 @@ def main(
         d, s = read(), load_settings(size=128, seeds=seeds, **sizes)
         for way, s in ('fixed body', s), ('fine-tuned', replace(s, epochs=1, unfreeze=unfreeze)):
             for seed in range(seeds): # all recipes of a seed before the next one
-                compare(d, s, 'paper', How(Path(out)/name/way), [seed], get_recipes(RECIPES))
-            runs = compare(d, s, 'paper', How(Path(out)/name/way), None, get_recipes(RECIPES))
-            new = results(runs).assign(data=name, body=way).round(4)
+                compare(d, s, 'paper', Execution(Path(out)/name/way), [seed], get_recipes(RECIPES))
+            runs = compare(d, s, 'paper', Execution(Path(out)/name/way), None, get_recipes(RECIPES))
+            new = results(runs).assign(data=name, backbone=way).round(4)
             old = pd.read_csv(stored) if stored.exists() else new.iloc[:0]
-            old = old[(old.data != name) | (old.body != way)]
-            write_whole(stored, pd.concat([old, new]).to_csv(index=False))
+            old = old[(old.data != name) | (old.backbone != way)]
+            write_atomic(stored, pd.concat([old, new]).to_csv(index=False))
             t = new.groupby('recipe').f1_minority.agg(lambda x: interval_text(*mean_interval(x)))
             print(name, way, t.to_dict(), flush=True)

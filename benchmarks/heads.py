@@ -13,14 +13,16 @@ import numpy as np, pandas as pd, torch
 from fastcore.script import call_parse
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
-from bn_imbalance.core import load_settings, stored_results, write_whole
-from bn_imbalance.data import SIDES, draw_split, read_data
-from bn_imbalance.features import body_features
-from bn_imbalance.heads import HEADS
-from bn_imbalance.loaders import split_labels, tensor_dls
-from bn_imbalance.metrics import best_cut, precision_recall_f1
-from bn_imbalance.recipes import Recipe, get_recipes
-from bn_imbalance.training import train_heads
+from bn_imbalance.core import load_settings, stored_results, write_atomic
+from bn_imbalance.data.items import read_data
+from bn_imbalance.data.splits import SPLITS, draw_split
+from bn_imbalance.training.features import backbone_features
+from bn_imbalance.models.heads import HEADS
+from bn_imbalance.training.loaders import split_labels, tensor_dls
+from bn_imbalance.metrics import best_threshold, precision_recall_f1
+from bn_imbalance.recipes.base import Recipe
+from bn_imbalance.recipes.registry import get_recipes
+from bn_imbalance.training.engine import train_heads
 
 STORED = stored_results()/'heads.csv'
 LRS = 3e-4, 1e-3, 3e-3
@@ -56,9 +58,9 @@ def judged(test, y, valid, y_valid):
     rare, common = m[y == 1], m[y == 0]
     spread = lambda x: dict(zip(('mean', 'std', 'low', 'high'), (x.mean(), x.std(), *np.quantile(x, (.05, .95)))))
     precision, recall, f1 = precision_recall_f1(y == 1, m > 0)
-    cut = best_cut(y, m)
+    threshold = best_threshold(y, m)
     return (dict(auroc=roc_auc_score(y, m), ap=average_precision_score(y, m), f1=f1, precision=precision,
-                 recall=recall, f1_oracle=precision_recall_f1(y == 1, m > cut)[2], cut_oracle=cut,
+                 recall=recall, f1_oracle=precision_recall_f1(y == 1, m > threshold)[2], cut_oracle=threshold,
                  # the line in the majority's own terms: how many deviations above its mean, how many of it beyond
                  line=-common.mean()/common.std(), alarms=(common > 0).mean(),
                  auroc_valid=roc_auc_score(y_valid, valid[:, 1] - valid[:, 0])) |
@@ -69,11 +71,11 @@ def judged(test, y, valid, y_valid):
 def one_seed(data, features, s, seed):
     "A row per head, remedy and learning rate"
     split = draw_split(data, s, seed, 'paper')
-    y = {side: split_labels(split, side) for side in SIDES}
+    y = {side: split_labels(split, side) for side in SPLITS}
     recipes = [*get_recipes('plain, balanced_softmax, final_bn, final_bn_no_affine'), *PARTS]
     for head in HEADS:
         for lr in LRS:
-            dls = tensor_dls(split, dict.fromkeys(SIDES, features), s, 'cpu')
+            dls = tensor_dls(split, dict.fromkeys(SPLITS, features), s, 'cpu')
             trained = train_heads(dls, recipes, replace(s, head=head, lr=lr), seed)
             for r in recipes:
                 _, valid, test = trained[r.training].epochs[-1]
@@ -95,12 +97,12 @@ def main(
     have = pd.read_csv(STORED) if STORED.exists() else pd.DataFrame(columns=['data', 'seed'])
     for data in sets:
         if not data.name.startswith(only): continue
-        features = body_features(data.items, s)
+        features = backbone_features(data.items, s)
         sized = s if data.counts['majority'] >= 1300 else replace(s, **FEW)
         for seed in range(seeds):
             if ((have.data == data.name) & (have.seed == seed)).any(): continue
             have = pd.concat([have, pd.DataFrame(one_seed(data, features, sized, seed)).round(5)], ignore_index=True)
-            write_whole(STORED, have.to_csv(index=False))
+            write_atomic(STORED, have.to_csv(index=False))
             print(data.name, seed, flush=True)
     means = have.groupby(['data', 'head', 'recipe', 'lr'], sort=False)[['auroc', 'f1', 'f1_oracle', 'line']].mean()
     print(means.round(3).to_string())

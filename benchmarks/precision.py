@@ -10,11 +10,12 @@ from pathlib import Path
 import pandas as pd
 from fastcore.script import call_parse
 from bn_imbalance.core import load_settings, stored_results
-from bn_imbalance.data import read_data
-from bn_imbalance.leaderboard import interval_text, leaderboard, results
+from bn_imbalance.data.items import read_data
+from bn_imbalance.metrics import interval_text
+from bn_imbalance.evaluate.leaderboard import summarize, results
 from bn_imbalance.metrics import paired_difference
-from bn_imbalance.sweep import How, compare
-from bn_imbalance.verdict import verdict
+from bn_imbalance.training.sweep import Execution, compare
+from bn_imbalance.evaluate.answer import make_answer
 
 WAYS = {'exact': 'mixed', 'fast': 'fast'} # on a CPU mixed is exact
 
@@ -33,7 +34,7 @@ def main(
         for way, precision in WAYS.items():
             start = time.time()
             two = range(first, min(first + 2, seeds))
-            runs = compare(d, replace(s, precision=precision), 'paper', How(Path(out)/way), two)
+            runs = compare(d, replace(s, precision=precision), 'paper', Execution(Path(out)/way), two)
             took[way] += time.time() - start
             tables[way].append(results(runs))
     exact, fast = (pd.concat(tables[w], ignore_index=True) for w in WAYS)
@@ -41,7 +42,7 @@ def main(
     for m in 'f1_minority', 'auroc':
         a, b = (t.pivot(index='seed', columns='recipe', values=m) for t in (exact, fast))
         for r in a: print(f'{m:12} {r:28} fast minus exact {interval_text(*paired_difference(b[r], a[r]), True)}')
-    for way, t in ('exact', exact), ('fast', fast): print(f'{way}: {verdict(leaderboard(t))[0]}')
+    for way, t in ('exact', exact), ('fast', fast): print(f'{way}: {make_answer(summarize(t)).take}')
     both = pd.concat([exact.assign(precision='exact'), fast.assign(precision='fast')])
     keep = ['precision', 'recipe', 'seed', 'f1_minority', 'auroc']
     both[keep].round(4).to_csv(stored_results()/'precision.csv', index=False)

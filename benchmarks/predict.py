@@ -16,7 +16,7 @@ from fastcore.script import call_parse
 
 def folder(root, n, size):
     "n images, of which 50 are different; the others are links to them"
-    from bn_imbalance.leaves import leaf_image
+    from bn_imbalance.data.leaves import leaf_image
     root.mkdir()
     for i in range(min(n, 50)): leaf_image(i, i % 2 == 0, size).save(root/f'{i:06d}.jpg', quality=92)
     for i in range(50, n): os.link(root/f'{i % 50:06d}.jpg', root/f'{i:06d}.jpg')
@@ -26,13 +26,13 @@ def folder(root, n, size):
 def make_model(out, size, seeds=2):
     "A model of the embedded network, fitted on few images"
     from bn_imbalance.core import load_settings
-    from bn_imbalance.data import read_data
-    from bn_imbalance.fit import fit_model
-    from bn_imbalance.leaves import save_leaves
-    from bn_imbalance.sweep import How
+    from bn_imbalance.data.items import read_data
+    from bn_imbalance.deploy.fitting import fit
+    from bn_imbalance.data.leaves import save_leaves
+    from bn_imbalance.training.sweep import Execution
     data = read_data(save_leaves(out.parent/'train', 60, 20, size=size))
     s = load_settings(size=size, seeds=seeds, epochs=2, batch_size=16)
-    return fit_model(data, 'final_bn', s, how=How(out, 'serial', progress=False))
+    return fit(data, 'final_bn', s, execution=Execution(out, 'serial', progress=False))
 
 
 def bare(paths, model, size, bs):
@@ -80,7 +80,9 @@ def tell_start(d, model_dir):
 
 def tell_memory(d, model_dir):
     "Peaks, each in a process of its own"
-    code = '''import sys; from bn_imbalance.predict import *
+    code = '''import sys
+from bn_imbalance.deploy.model import load_model
+from bn_imbalance.deploy.predict import predict_csv
 predict_csv(load_model(sys.argv[1]), [sys.argv[2]], sys.argv[3], progress=False)
 print(open("/proc/self/status").read())''' # not getrusage: its maximum is handed down from the process that started it
     peaks = {}
@@ -96,8 +98,8 @@ print(open("/proc/self/status").read())''' # not getrusage: its maximum is hande
 def tell_speed(d, model, images, size, rounds):
     "Images per second, and what folding is worth"
     import torch
-    from bn_imbalance.export import Deployed
-    from bn_imbalance.predict import predictions
+    from bn_imbalance.deploy.export import Deployed
+    from bn_imbalance.deploy.predict import predictions
     paths, got = sorted(folder(d/'images', images, size).iterdir()), {}
     def ours(): got['ours'] = torch.tensor([p for t, _ in predictions(model, paths) for p in t.probability])
     def theirs(): got['bare'] = bare(paths, model, size, 32)

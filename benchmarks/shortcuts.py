@@ -6,14 +6,16 @@ import pandas as pd
 from cleanvision import Imagelab
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from bn_imbalance.check import glance, near_pairs
+from bn_imbalance.audit.checks import image_properties
+from bn_imbalance.data.copies import hash_bits, near_pairs
+from bn_imbalance.data.images import check_images
 from bn_imbalance.core import stored_results
-from bn_imbalance.data import read_data
-from bn_imbalance.places import find_fetched
-from bn_imbalance.shortcuts import clustered_auroc, shortcut_table
+from bn_imbalance.data.items import read_data
+from bn_imbalance.data.sources import locate_fetched
+from bn_imbalance.audit.shortcuts import clustered_auroc, shortcut_table
 
-VILLAGE = find_fetched('plantvillage')
-SETS = {'magnetic tiles': (find_fetched('magnetic_tile'), 'MT_Free', None), 'solar cells': ('elpv', None, None),
+VILLAGE = locate_fetched('plantvillage')
+SETS = {'magnetic tiles': (locate_fetched('magnetic_tile'), 'MT_Free', None), 'solar cells': ('elpv', None, None),
         'Apple': (VILLAGE, 'Apple___healthy', 'Apple___*'), 'Pepper': (VILLAGE, 'Pepper,_bell___healthy', 'Pepper*')}
 
 
@@ -46,8 +48,8 @@ if __name__ == '__main__':
         items, rare = data.items, (data.items.label == 'minority').to_numpy()
         groups = pd.factorize(items.group)[0]
         start = time.process_time()
-        looks, hashes, _ = glance(items.path)
-        near = near_pairs(hashes)
+        looks, _ = image_properties(items.path)
+        near = near_pairs(hash_bits(check_images(items.path).hash))
         ours, paths = time.process_time() - start, items.path.to_numpy()
         ours_pairs = {frozenset((paths[i], paths[j])) for i, j, _ in near}
         table = shortcut_table(looks, rare, items.group)

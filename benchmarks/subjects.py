@@ -7,16 +7,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from bn_imbalance.check import glance
+from bn_imbalance.audit.checks import image_properties
 from bn_imbalance.core import load_settings, stored_results
-from bn_imbalance.data import read_data
-from bn_imbalance.features import body_features
-from bn_imbalance.places import find_fetched
-from bn_imbalance.subjects import propose_groups, worth
+from bn_imbalance.data.items import read_data
+from bn_imbalance.training.features import backbone_features
+from bn_imbalance.data.sources import locate_fetched
+from bn_imbalance.audit.subjects import effective_number, propose_groups
 
 DRAWS = 40
-VILLAGE = find_fetched('plantvillage')
-SETS = {'magnetic tiles': (find_fetched('magnetic_tile'), 'MT_Free', None),
+VILLAGE = locate_fetched('plantvillage')
+SETS = {'magnetic tiles': (locate_fetched('magnetic_tile'), 'MT_Free', None),
         'Apple': (VILLAGE, 'Apple___healthy', 'Apple___*'), 'Pepper': (VILLAGE, 'Pepper,_bell___healthy', 'Pepper*'),
         'drawn leaves': ('leaves', None, None)}
 
@@ -57,7 +57,7 @@ def ten_images(items, x, rare, seed):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=.01, class_weight='balanced', max_iter=2000))
         model.fit(x[rows], y[rows])
         out[n] = roc_auc_score(y[test], model.decision_function(x[test]))
-    return {**out, 'worth': worth(x[ten[3]], group[ten[3]])[1]}
+    return {**out, 'worth': effective_number(x[ten[3]], group[ten[3]])[1]}
 
 
 def interval(a):
@@ -70,8 +70,8 @@ if __name__ == '__main__':
     out.mkdir(exist_ok=True)
     for name, (place, majority, minority) in SETS.items():
         data = read_data(place, minority, majority)
-        x = body_features(data.items, load_settings())[data.items.digest].numpy()
-        for looks, values in ('features', x), ('thumbnails', glance(data.items.path)[2]):
+        x = backbone_features(data.items, load_settings())[data.items.digest].numpy()
+        for looks, values in ('features', x), ('thumbnails', image_properties(data.items.path)[1]):
             groups = proposed(data, values, looks == 'features')
             rows.append({'data': name, 'looks': looks, **agreement(data.items.group, groups)})
             print(rows[-1], flush=True)

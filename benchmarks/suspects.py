@@ -15,20 +15,20 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
-from bn_imbalance.closed import row_space, standardized
+from bn_imbalance.recipes.linear import row_space, standardized
 from bn_imbalance.core import load_settings, stored_results
-from bn_imbalance.cuts import calibrate
-from bn_imbalance.data import read_data
-from bn_imbalance.features import body_features
+from bn_imbalance.evaluate.thresholds import calibrate
+from bn_imbalance.data.items import read_data
+from bn_imbalance.training.features import backbone_features
 from bn_imbalance.metrics import mean_interval
-from bn_imbalance.places import find_fetched
-from bn_imbalance.subjects import whitened
-from bn_imbalance.suspects import DOUBT, LeaveOut, influence, probability_of_label
+from bn_imbalance.data.sources import locate_fetched
+from bn_imbalance.audit.subjects import whitened
+from bn_imbalance.audit.labels import DOUBT, LeaveOut, influence, probability_of_label
 
 STORED = stored_results()/'suspects.csv'
-VILLAGE = find_fetched('plantvillage')
+VILLAGE = locate_fetched('plantvillage')
 SETS = {'Apple': (VILLAGE, 'Apple___*', 'Apple___healthy'), 'Pepper': (VILLAGE, 'Pepper*', 'Pepper,_bell___healthy'),
-        'magnetic tiles': (find_fetched('magnetic_tile'), None, 'MT_Free'), 'solar cells': ('elpv', None, None)}
+        'magnetic tiles': (locate_fetched('magnetic_tile'), None, 'MT_Free'), 'solar cells': ('elpv', None, None)}
 ORDINARY = 300
 PLANTED = {'10 rare, none': (10, 0), '10 rare, 2 and 2': (10, 2), '30 rare, none': (30, 0), '30 rare, 3 and 3': (30, 3),
            '30 rare, 9 and 9': (30, 9)} # rare by their labels, wrong of these
@@ -120,7 +120,7 @@ def main(
     rows = pd.read_csv(STORED).query('data != @only').to_dict('records') if only else []
     for name in [only] if only else SETS:
         data = read_data(*SETS[name])
-        x = body_features(data.items, load_settings())[data.items.digest].numpy()
+        x = backbone_features(data.items, load_settings())[data.items.digest].numpy()
         for planted, (n, wrong) in PLANTED.items():
             each = {}
             for seed in range(seeds):

@@ -12,12 +12,13 @@ from fastcore.script import call_parse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from bn_imbalance.core import load_settings, stored_results
-from bn_imbalance.data import SIDES, draw_split, read_data
-from bn_imbalance.features import body_features, patch_features
-from bn_imbalance.loaders import split_labels
-from bn_imbalance.metrics import best_cut, margin, precision_recall_f1
-from bn_imbalance.recipes import get_recipes
-from bn_imbalance.training import finish_head, threads, train
+from bn_imbalance.data.items import read_data
+from bn_imbalance.data.splits import SPLITS, draw_split
+from bn_imbalance.training.features import backbone_features, patch_features
+from bn_imbalance.training.loaders import split_labels
+from bn_imbalance.metrics import best_threshold, margin, precision_recall_f1
+from bn_imbalance.recipes.registry import get_recipes
+from bn_imbalance.training.engine import finish_head, threads, train
 
 STORED = stored_results()/'together.csv'
 SUPERVISED = 'plain', 'final_bn', 'logistic_regression', 'lda', 'nearest_mean', 'ridge'
@@ -39,13 +40,13 @@ def margins(split, s, seed, features, patches):
     "recipe/side -> margins (n,), and y/side -> labels"
     recipes = get_recipes(', '.join(SUPERVISED + ONE_CLASS))
     trained = train('features', split, recipes, s, seed, features, None, 'cpu', patches)
-    out = {f'y/{side}': split_labels(split, side) for side in SIDES}
+    out = {f'y/{side}': split_labels(split, side) for side in SPLITS}
     for r in recipes:
         t = trained[r.training]
         with threads(1), torch.no_grad():
             head = finish_head(r, t, out['y/train'], s, seed)
-            sides = SIDES[1:] if r.one_class else SIDES # a one-class margin is in units of images left out already
-            out |= {f'{r.name}/{side}': margin(head(t.seen(r.looks_at, side)).numpy()) for side in sides}
+            sides = SPLITS[1:] if r.one_class else SPLITS # a one-class margin is in units of images left out already
+            out |= {f'{r.name}/{side}': margin(head(t.seen(r.inputs, side)).numpy()) for side in sides}
     return out
 
 
@@ -54,7 +55,7 @@ def spread(m): return max(np.subtract(*np.quantile(m, [.75, .25]))/1.349, 1e-6)
 
 def added(m, a, b, rule):
     "Margins of validation and test images of two recipes together; nothing but training and validation is looked at"
-    usual = {side: m[f'y/{side}'] == 0 for side in SIDES}
+    usual = {side: m[f'y/{side}'] == 0 for side in SPLITS}
     if rule == 'spread on training':
         scale = spread(m[f'{a}/train'][usual['train']]), 1
     else: scale = [spread(m[f'{r}/valid'][usual['valid']]) for r in (a, b)]
@@ -69,11 +70,11 @@ RULES = 'spread on training', 'spread on validation', 'weights learnt on validat
 
 def judged(m):
     "A row per recipe and per pair and rule"
-    y = {side: m[f'y/{side}'] == 1 for side in SIDES}
+    y = {side: m[f'y/{side}'] == 1 for side in SPLITS}
     def row(recipe, rule, valid, test):
-        f1 = lambda cut: precision_recall_f1(y['test'], test > cut)[2]
+        f1 = lambda threshold: precision_recall_f1(y['test'], test > threshold)[2]
         return dict(recipe=recipe, rule=rule, auroc=roc_auc_score(y['test'], test), f1_minority=f1(0),
-                    f1_minority_tuned=f1(best_cut(y['valid'], valid)))
+                    f1_minority_tuned=f1(best_threshold(y['valid'], valid)))
     for r in SUPERVISED + ONE_CLASS: yield row(r, '', m[f'{r}/valid'], m[f'{r}/test'])
     for a in 'plain', 'final_bn', 'logistic_regression':
         for b in ONE_CLASS:
@@ -95,7 +96,7 @@ def main(
         s, files = load_settings(**sizes), [Path(out)/f'{name}-{seed}.npz' for seed in range(seeds)]
         if not all(f.exists() for f in files):
             data = read()
-            features, patches = body_features(data.items, s, 'cpu'), patch_features(data.items, s, 'cpu')
+            features, patches = backbone_features(data.items, s, 'cpu'), patch_features(data.items, s, 'cpu')
         for seed, file in enumerate(files):
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)

@@ -12,14 +12,16 @@ from fastcore.script import call_parse
 from sklearn.datasets import load_digits
 from torch import nn
 from bn_imbalance.core import load_settings, stored_results
-from bn_imbalance.data import SIDES, read_data
-from bn_imbalance.leaderboard import METRICS, results
-from bn_imbalance.recipes import Recipe, get_recipes
-from bn_imbalance.loaders import TensorDL
-from bn_imbalance.metrics import minority_metrics
-from bn_imbalance.runs import judge
-from bn_imbalance.sweep import How, compare
-from bn_imbalance.training import train_heads
+from bn_imbalance.data.items import read_data
+from bn_imbalance.data.splits import SPLITS
+from bn_imbalance.evaluate.leaderboard import results
+from bn_imbalance.recipes.base import Recipe
+from bn_imbalance.recipes.registry import get_recipes
+from bn_imbalance.training.loaders import TensorDL
+from bn_imbalance.metrics import METRICS, minority_metrics
+from bn_imbalance.training.run import evaluate_run
+from bn_imbalance.training.sweep import Execution, compare
+from bn_imbalance.training.engine import train_heads
 
 STORED = stored_results()/'when_it_stops.csv'
 
@@ -67,7 +69,7 @@ def digits(s, seeds):
     "Handwritten digits: eights are rare; no body at all, the pixels are the features, a small network or one layer"
     x, y = load_digits(return_X_y=True)
     x, y = torch.tensor(x/16, dtype=torch.float), (y == 8).astype(int)
-    sizes = [(getattr(s, f'{side}_majority'), getattr(s, f'{side}_minority')) for side in SIDES]
+    sizes = [(getattr(s, f'{side}_majority'), getattr(s, f'{side}_minority')) for side in SPLITS]
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
         pools = [rng.permutation(np.flatnonzero(y == c)) for c in (0, 1)]
@@ -82,7 +84,7 @@ def digits(s, seeds):
             recipes = [*PAIR, *get_recipes('final_bn_exact, final_bn_no_affine')]
             trained = train_heads(dls, recipes, st, seed)
             for r in recipes:
-                judged = judge(r, trained[r.training], {side: y[i] for side, i in zip(SIDES, sides)}, st, seed)
+                judged = evaluate_run(r, trained[r.training], {side: y[i] for side, i in zip(SPLITS, sides)}, st, seed)
                 test, valid = judged['test'], judged['valid']
                 yield dict(experiment='digits', value={'plain': 'small network', 'linear': 'one layer'}[head],
                            data='digits', recipe=r.name, seed=seed,
@@ -104,12 +106,13 @@ def main(
         if only and name not in only.split(','): continue
         parts = []
         for k, (value, st, recipes) in enumerate(settings):
-            runs = compare(d, st, 'paper', How(Path(out)/name/str(k)), recipes=recipes)
+            runs = compare(d, st, 'paper', Execution(Path(out)/name/str(k)), recipes=recipes)
             parts.append(results(runs).assign(experiment=name, value=value))
         tables.append(pd.concat(parts))
     if not only or 'digits' in only: tables.append(pd.DataFrame(digits(s, seeds)))
-    keep = ['experiment', 'value', 'data', 'recipe', 'seed', *METRICS]
-    table = pd.concat(tables)[keep].drop_duplicates(keep[:5], keep='last').round(5)
+    table = pd.concat(tables)
+    keep = ['experiment', 'value', 'data', 'recipe', 'seed', *(m for m in METRICS if m in table)]
+    table = table[keep].drop_duplicates(keep[:5], keep='last').round(5)
     table.to_csv(STORED, index=False)
     means = table.groupby(['experiment', 'value', 'recipe'], sort=False)[['f1_minority', 'auroc']].mean()
     print(means.round(3).to_string())

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pandas as pd
 from fastcore.script import call_parse
 from bn_imbalance.core import load_settings, stored_results
-from bn_imbalance.data import draw_split, read_data
+from bn_imbalance.data.items import read_data
+from bn_imbalance.data.splits import draw_split
 from bn_imbalance.metrics import margin
-from bn_imbalance.sweep import compare
+from bn_imbalance.training.sweep import compare
 
 STORED = stored_results()/'whole_leaves.csv'
 

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 images, labels = load_digits(return_X_y=True)
-for folder, rows in ('other', np.flatnonzero(labels != 8)), ('eight', np.flatnonzero(labels == 8)[:16]), ('new', np.flatnonzero(labels == 8)[16:]):
+for folder, rows in ('other', np.flatnonzero(labels != 8)), ('eight', np.flatnonzero(labels == 8)[:16]), ('new', np.flatnonzero(labels == 8)[16:56]):
     where = Path('new' if folder == 'new' else f'digits/{folder}')
     where.mkdir(parents=True)
     for i in rows:

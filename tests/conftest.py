@@ -1,14 +1,21 @@
 import json, os, sys
 from dataclasses import replace
-import numpy as np, pytest
+import hypothesis, numpy as np, pytest
 from PIL import Image
 from bn_imbalance.core import load_settings
-from bn_imbalance.records import run_json
+from bn_imbalance.evaluate.runs import run_json
 
 SMALL = load_settings(size=32, batch_size=8, epochs=2, arch='resnet18', weights='random', seeds=2,
                       recipes=['plain', 'final_bn'])
 COMMON = '--arch resnet18 --weights random --size 32 --epochs 2 --seeds 2 --batch-size 8 --backend serial'.split()
 QUICK = ['--tuned', 'none', *COMMON] # for bn-compare
+
+os.environ.setdefault('RAY_worker_niceness', '0') # or they wait while other tests compute
+
+# a busy machine is no failure
+hypothesis.settings.register_profile('patient', deadline=None,
+                                     suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile('patient')
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -39,7 +46,7 @@ def folder(tmp_path): return write_folder(tmp_path/'images')
 
 @pytest.fixture
 def data(folder):
-    from bn_imbalance.data import read_data
+    from bn_imbalance.data.items import read_data
     return read_data(folder)
 
 

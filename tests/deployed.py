@@ -1,13 +1,13 @@
-"A small model for several test files: its images, its folder, a copy to be damaged"
+"A small model for several test files: its images, its folder, a copy to damage"
 import json, shutil
 from pathlib import Path
 import pytest
 from bn_imbalance.core import load_settings
-from bn_imbalance.data import read_data
-from bn_imbalance.decide import Goal
-from bn_imbalance.fit import fit_model
-from bn_imbalance.model import checksum
-from bn_imbalance.sweep import How
+from bn_imbalance.data.items import read_data
+from bn_imbalance.evaluate.goal import Goal
+from bn_imbalance.deploy.fitting import fit
+from bn_imbalance.deploy.model import with_checksum
+from bn_imbalance.training.sweep import Execution
 from conftest import write_folder
 
 ARCH = 'mobilenetv3_small_050'
@@ -16,7 +16,7 @@ FLAGS = [o for k, v in SMALL.items() for o in (f'--{k.replace("_", "-")}', str(v
 COSTS = Goal(cost_miss=20, cost_alarm=1)
 
 
-def how(out=None): return How(out, 'serial', progress=False)
+def execution(out=None): return Execution(out, 'serial', progress=False)
 
 
 @pytest.fixture(scope='module')
@@ -26,7 +26,7 @@ def images(tmp_path_factory): return write_folder(tmp_path_factory.mktemp('image
 @pytest.fixture(scope='module')
 def saved(images, tmp_path_factory):
     out = tmp_path_factory.mktemp('model')/'model'
-    fit_model(read_data(images), 'final_bn', load_settings(**SMALL), COSTS, how(out))
+    fit(read_data(images), 'final_bn', load_settings(**SMALL), COSTS, execution(out))
     return out
 
 
@@ -41,7 +41,7 @@ def one_line(result, *parts):
 
 
 def rewritten(folder, change):
-    "A model.json with something changed by somebody who knows how to make the checksum fit"
+    "Change a model.json as somebody would who can make the checksum fit"
     about = json.loads((folder/'model.json').read_text())
     change(about)
-    (folder/'model.json').write_text(json.dumps(about | {'checksum': checksum(about)}))
+    (folder/'model.json').write_text(json.dumps(with_checksum(about)))

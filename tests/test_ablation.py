@@ -7,29 +7,28 @@ import numpy as np, pandas as pd, pytest, torch
 from conftest import COMMON, SMALL, numbers
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from bn_imbalance import runs
-from bn_imbalance.ablation import effects
+from bn_imbalance.training import run as runs
+from bn_imbalance.report.ablation import effects
 from bn_imbalance.core import BadInput
-from bn_imbalance.data import draw_split
-from bn_imbalance.grid import grid, switched
-from bn_imbalance.loaders import imbalanced_dls, read_pixels
-from bn_imbalance.recipes import Recipe, recipes
-from bn_imbalance.records import read_runs
-from bn_imbalance.runs import run_together
-from bn_imbalance.sweep import How, compare
-from bn_imbalance.switches import SWITCHES, config_id, config_switches
-from bn_imbalance.training import choose_engine, fit, make_learner
+from bn_imbalance.data.splits import draw_split
+from bn_imbalance.recipes.ablation import grid, switched
+from bn_imbalance.core import ray_cluster
+from bn_imbalance.training.loaders import imbalanced_dls, read_pixels
+from bn_imbalance.recipes.base import Recipe, recipes
+from bn_imbalance.evaluate.runs import read_runs
+from bn_imbalance.training.run import run_together
+from bn_imbalance.training.sweep import Execution, compare
+from bn_imbalance.evaluate.switches import SWITCHES, config_id, config_switches
+from bn_imbalance.training.engine import choose_engine, fit_learner, make_learner
 
 
 @pytest.fixture(scope='module')
 def local_ray():
     "Ray on this machine, started once"
-    ray = pytest.importorskip('ray')
-    os.environ['PYTHONPATH'] = str(Path(__file__).parent) # its workers import this file
-    ray.init(address='local', num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level='error')
-    yield
-    ray.shutdown()
-    del os.environ['PYTHONPATH']
+    pytest.importorskip('ray')
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('PYTHONPATH', str(Path(__file__).parent)) # its workers import this file
+        with ray_cluster(2): yield
 
 
 @pytest.fixture(params=['process', 'ray'])
@@ -55,7 +54,7 @@ def test_mixup_of_the_paper_is_of_images(on):
     assert r.on_images == ('MX' in on)
     if 'MX' in on and 'UF' not in on: assert choose_engine(r, SMALL) == 'forward'
     assert not recipes['mixup'].on_images and choose_engine(recipes['mixup'], SMALL) == 'features'
-    assert 'on a fixed body pairs of features' in recipes['mixup'].doc and 'mixup' in recipes['remix'].doc
+    assert 'features on frozen backbones' in recipes['mixup'].doc and 'mixup' in recipes['remix'].doc
     assert choose_engine(recipes['mixup'], replace(SMALL, engine='images')) == 'images' # where images are mixed
 
 
@@ -111,7 +110,7 @@ def test_body_learns_only_when_it_shall(data):
     for on, changed in (['UF'], {'weight', 'bias', 'running_mean', 'running_var'}), ([], set()):
         learn = make_learner(split, switched(on), SMALL, 0)
         before = {k: v.clone() for k, v in learn.model[0].state_dict().items()}
-        fit(learn, SMALL, 0)
+        fit_learner(learn, SMALL, 0)
         after = learn.model[0].state_dict()
         kinds = {k.split('.')[-1] for k, v in after.items() if v.is_floating_point() and not torch.equal(v, before[k])}
         assert kinds == changed
@@ -128,7 +127,7 @@ def test_pixels_are_those_of_the_datablock(data):
 
 
 def test_images_too_large_for_memory(data, monkeypatch):
-    monkeypatch.setattr('bn_imbalance.loaders.virtual_memory', lambda: SimpleNamespace(available=1000))
+    monkeypatch.setattr('bn_imbalance.training.loaders.virtual_memory', lambda: SimpleNamespace(available=1000))
     with pytest.raises(BadInput, match='need 0.0 GB of memory, 0.0 are free. Give a smaller --size'):
         read_pixels(data.items, 32)
 
@@ -136,8 +135,8 @@ def test_images_too_large_for_memory(data, monkeypatch):
 @pytest.mark.slow # starts processes, and Ray
 def test_same_table_from_all_backends(data, tmp_path, backend):
     some = grid(['BN', 'WL', 'WD']) + [switched(['DA', 'BN']), switched(['UF'])]
-    here = compare(data, SMALL, how=How(None, 'serial', progress=False), recipes=some)
-    there = compare(data, SMALL, how=How(tmp_path/'out', backend, workers=2, progress=False), recipes=some)
+    here = compare(data, SMALL, execution=Execution(None, 'serial', progress=False), recipes=some)
+    there = compare(data, SMALL, execution=Execution(tmp_path/'out', backend, workers=2, progress=False), recipes=some)
     assert numbers(here) == numbers(there) and len(list((tmp_path/'out'/'runs').glob('*.json'))) == 20
 
 
@@ -162,7 +161,7 @@ def test_broken_jobs_are_tried_twice(data, tmp_path, backend, kind, times):
     for i in range(times): (DEADLY/f'{kind}{i}').touch()
     s = replace(SMALL, seeds=1, engine='images', size=16)
     some = [switched([]), Recipe('deadly', 'a loss that breaks', loss=deadly), switched(['BN'])]
-    found = compare(data, s, how=How(tmp_path/'out', backend, workers=2, progress=False), recipes=some)
+    found = compare(data, s, execution=Execution(tmp_path/'out', backend, workers=2, progress=False), recipes=some)
     why = {r.recipe: r.failed for r in found}
     assert why['none'] is None and why['BN'] is None
     if times == 1: assert why['deadly'] is None
@@ -180,7 +179,8 @@ def test_a_job_that_raises_is_tried_twice_here_too(data, monkeypatch):
     monkeypatch.setattr(runs, 'train', train)
     for fails, why in (2, None), (3, 'RuntimeError: a library gave up (test_ablation.py, line '):
         tries.clear()
-        run, = compare(data, replace(SMALL, seeds=1), how=How(None, 'serial', progress=False), recipes=[switched([])])
+        run, = compare(data, replace(SMALL, seeds=1), recipes=[switched([])],
+                       execution=Execution(None, 'serial', progress=False))
         assert tries == [['none'], ['none']]
         assert run.failed is None if why is None else run.failed.startswith(why)
 
@@ -194,10 +194,11 @@ def test_out_of_memory_halves_the_batch_once(data, monkeypatch, capsys):
     monkeypatch.setattr(runs, 'train', train)
     split, fits = draw_split(data, SMALL, 0), 4
     run, = run_together(split, [switched(['BN'])], SMALL, 0)
-    assert sizes == [8, 4] and run.note == 'out of memory: batches of 4 in place of 8' and run.failed is None
-    assert 'batches of 4 in place of 8' in capsys.readouterr().err
+    assert sizes == [8, 4] and run.note == 'out of memory: batches of 4 instead of 8' and run.failed is None
+    assert 'batches of 4 instead of 8' in capsys.readouterr().err
     fits = 2
-    run, = compare(data, replace(SMALL, seeds=1), how=How(None, 'serial', progress=False), recipes=[switched(['BN'])])
+    run, = compare(data, replace(SMALL, seeds=1), recipes=[switched(['BN'])],
+                   execution=Execution(None, 'serial', progress=False))
     assert 'OutOfMemoryError: CUDA out of memory' in run.failed
 
 
@@ -216,7 +217,7 @@ def test_command(folder, tmp_path, command):
 
 @pytest.mark.parametrize('args,said', [
     (['--factors', 'BN,XX'], '--factors XX: there is no such switch'),
-    (['--place', 'middle'], '--place = middle: expected one of logits, features, both'),
+    (['--position', 'middle'], '--position = middle: expected one of logits, features, both'),
     (['--backend', 'slurm'], '--backend slurm: expected serial, process, ray'),
     (['--workers', '0'], '--workers 0: expected a whole number from 1'),
     (['--device', 'cuda'], '--device cuda: cannot be used here'),
@@ -231,5 +232,5 @@ def test_command_says_what_is_wrong(folder, tmp_path, command, args, said):
 def test_stores_are_not_mixed(folder, tmp_path, command):
     args = [*COMMON, '--seeds', 1, '--epochs', 1, '--factors', 'BN', '--out', tmp_path/'out']
     assert command('bn-ablate', folder, *args)[::2] == (0, '')
-    code, _, err = command('bn-ablate', folder, *args, '--place', 'features')
+    code, _, err = command('bn-ablate', folder, *args, '--position', 'features')
     assert code == 1 and 'recipe.final_bn = logits, now it is features' in err

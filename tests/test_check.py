@@ -1,14 +1,17 @@
 """What `bn-data check` must notice, what it must not suspect, and the odd things that folders hold."""
 import os, struct, subprocess, sys, zlib
 from pathlib import Path
-import imagehash, numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from scipy.stats import binomtest
 from bn_imbalance.metrics import rate_interval
-from bn_imbalance.check import MAX_PAIRS, NEAR, check_data, glance, near_pairs, write_check
-from bn_imbalance.data import read_data
-from bn_imbalance.leaves import leaf_image
+from bn_imbalance.audit.checks import check_data
+from bn_imbalance.audit.page import write_check
+from bn_imbalance.data.copies import MAX_PAIRS, NEAR, hash_bits, near_pairs
+from bn_imbalance.data.images import check_images
+from bn_imbalance.data.items import read_data
+from bn_imbalance.data.leaves import leaf_image
 
 RNG = np.random.default_rng(0)
 
@@ -36,9 +39,9 @@ def names(c, *words): return next(e for _, t, e in c.findings if all(w in t for 
 
 def test_nothing_is_found_where_nothing_is_wrong(images):
     c = check_data(images)
-    assert not told(c, 'mend') and c.data.counts == {'majority': 40, 'minority': 12} and c.pairs.empty
-    assert [l for l, *_ in c.findings] == ['know', 'look'] # small images, few of the minority
-    assert c.proposal is None and c.worth is None and c.shortcuts.low.max() < .6
+    assert not told(c, 'error') and c.data.counts == {'majority': 40, 'minority': 12} and c.pairs.empty
+    assert [l for l, *_ in c.findings] == ['note', 'warning'] # small images, few of the minority
+    assert not c.proposed and c.effective is None and c.shortcuts.low.max() < .6
     assert c.tested[1] == 12 and 2 <= c.tested[0] <= 3
 
 
@@ -47,10 +50,10 @@ def test_copies(images):
     blocks(1).resize((48, 48)).save(images/'good'/'again.jpg', quality=60)
     blocks(1000).save(images/'good'/'wrong.bmp')
     c = check_data(images)
-    assert names(c, 'the same bytes') == ['good/0.png and good/copy.png']
-    assert names(c, 'almost the same picture. Keep') == ['good/3.png and good/again.jpg']
-    assert told(c, 'mend', 'almost the same picture and different labels') and len(c.pairs) == 3
-    assert names(c, 'different labels') == ['bad/0.png and good/wrong.bmp']
+    assert names(c, 'identical files') == ['good/0.png and good/copy.png']
+    assert names(c, 'nearly identical images. Keep') == ['good/3.png and good/again.jpg']
+    assert told(c, 'error', 'nearly identical images with different labels') and len(c.pairs) == 3
+    assert names(c, 'with different labels') == ['bad/0.png and good/wrong.bmp']
 
 
 @settings(max_examples=30, deadline=None)
@@ -72,11 +75,15 @@ def test_a_thousand_equal_images_fill_no_memory():
 def test_copies_in_training_and_test(tmp_path):
     root = write_classes(tmp_path/'images')
     for i in range(20): blocks(i).save(root/'good'/f'copy{3*i}.bmp')
-    c = check_data(root)
+    side = check_data(root).items.set_index('name').split
+    assert all(side[f'good/{3*i}.png'] == side[f'good/copy{3*i}.bmp'] for i in range(20)) # one subject each
+    rows = [(p, p.parent.name, 'test' if k % 3 else 'train') for k, p in enumerate(sorted(root.glob('*/*')))]
+    pd.DataFrame(rows, columns=['path', 'label', 'split']).to_csv(tmp_path/'items.csv', index=False)
+    c = check_data(tmp_path/'items.csv') # a split of the user's own is kept
     leak = [t for _, t, _ in c.findings if 'have a copy in training' in t]
-    side = c.items.set_index('name').split
+    side = c.items.set_index('name').split.replace('valid', 'train')
     want = sum({side[f'good/{3*i}.png'], side[f'good/copy{3*i}.bmp']} == {'train', 'test'} for i in range(20))
-    assert want and leak == [f'{want} of {(side == "test").sum()} test images have a copy in training.']
+    assert want and len(leak) == 1 and f'of {(side == "test").sum()} test images' in leak[0]
 
 
 def test_given_groups(tmp_path, command):
@@ -86,21 +93,22 @@ def test_given_groups(tmp_path, command):
     table = pd.DataFrame(rows, columns=['path', 'label', 'group'])
     table.to_csv(tmp_path/'items.csv', index=False)
     c = check_data(tmp_path/'items.csv')
-    assert told(c, 'know', '26 groups of 2 to 2 images', 'No group is on two sides', 'If they were forgotten')
-    assert c.tested[1] == 6 and told(c, 'look', 'of the minority. If')
+    assert told(c, 'note', '26 groups of 2 to 2 images', 'No group is in more than one split', 'Without the groups')
+    assert c.tested[1] == 6 and told(c, 'warning', 'of the minority. If')
     table['split'] = np.where(np.arange(len(table)) % 3 == 0, 'test', 'train')
     table.to_csv(tmp_path/'items.csv', index=False)
     c = check_data(tmp_path/'items.csv')
     torn = table.groupby('group').split.nunique().gt(1).sum()
-    assert told(c, 'mend', f'{torn} groups with images on two sides of the split') and not told(c, 'know', 'two sides')
+    assert told(c, 'error', f'{torn} groups with images in more than one split') \
+        and not told(c, 'note', 'more than one split')
     code, text, err = command('bn-data', 'check', tmp_path/'items.csv', '--out', tmp_path/'p.html')
-    assert code == 0 and 'two sides of the split' in ' '.join(text.split()), err
+    assert code == 0 and 'in more than one split' in ' '.join(text.split()), err
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 2000), st.floats(0, 1))
-def test_interval_is_scipys(n, share):
-    k = round(share*n)
+def test_interval_is_scipys(n, prevalence):
+    k = round(prevalence*n)
     ci = binomtest(k, n).proportion_ci(.95, 'exact')
     np.testing.assert_allclose(rate_interval(k, n), (ci.low, ci.high), atol=1e-9)
     low, high = rate_interval(k, n)
@@ -131,12 +139,12 @@ def test_odd_folders(command, tmp_path, recwarn):
     unread = ' '.join(names(c, 'cannot be read'))
     for o in ('dot.png: cannot be read (1x1', 'huge.png: more pixels than the limit', 'circle.png',
               'large.png: more pixels than the limit', 'text.jpg: not an image'): assert o in unread
-    assert '5 images' in told(c, 'mend', 'cannot')[0]
+    assert '5 images' in told(c, 'error', 'cannot')[0]
     assert 'deeper' not in ' '.join(c.items.name)
-    seen = dict(red='one color', moving='frames', turned='to be turned', wide='twice as long')
+    seen = dict(red='single color', moving='frames', turned='EXIF orientation', wide='twice as long')
     assert [Path(names(c, w)[0]).stem for w in seen.values()] == list(seen)
-    assert told(c, 'mend', 'Class empty holds no image')
-    assert told(c, 'know', '--minority') == [] # two classes hold images
+    assert told(c, 'error', 'Class empty has no readable image')
+    assert told(c, 'note', '--minority') == [] # two classes hold images
     code, text, err = command('bn-data', 'check', root, '--out', tmp_path/'page.html')
     page = (tmp_path/'page.html').read_text()
     assert code == 0 and 'huge.png' in text and '<b>' not in page.replace('&lt;b&gt;', '')
@@ -145,14 +153,13 @@ def test_odd_folders(command, tmp_path, recwarn):
 
 
 def test_findings_that_need_no_images_to_see(tmp_path):
-    for side in 'train', 'test': write_classes(tmp_path/'sides'/side, 3, 2)
-    assert told(check_data(tmp_path/'sides'), 'mend', 'look like sides of a split')
     for p in write_classes(tmp_path/'once', 20, 5).glob('bad/*'):
         if p.name != '0.png': p.unlink()
     c = check_data(tmp_path/'once')
-    assert told(c, 'mend', 'Class bad has one image') and told(c, 'mend', 'No split can be drawn', 'at least 5 images')
+    assert told(c, 'error', 'Class bad has one image')
+    assert told(c, 'error', 'No split can be drawn', 'at least 5 images')
     for p in (tmp_path/'once'/'good').iterdir(): p.unlink()
-    assert told(check_data(tmp_path/'once'), 'mend', 'one class only')
+    assert told(check_data(tmp_path/'once'), 'error', 'one class only')
 
 
 def test_shortcuts(tmp_path):
@@ -160,9 +167,9 @@ def test_shortcuts(tmp_path):
     for p in (root/'bad').glob('*.png'):
         Image.open(p).convert('L').resize((80, 80)).save(p.with_suffix('.jpg')); p.unlink()
     c = check_data(root)
-    assert told(c, 'look', 'Size and format of the files alone find the rare class with AUROC 1.00')
+    assert told(c, 'warning', 'Size and format of the files alone predict the rare class with AUROC 1.00')
     page = write_check(c, tmp_path/'page.html').read_text()
-    assert 'Without looking' in page and 'AUROC 1.00' in page
+    assert 'Shortcuts' in page and 'AUROC 1.00' in page
 
 
 def test_subjects_from_looking_to_comparing(command, tmp_path):
@@ -178,12 +185,12 @@ def test_subjects_from_looking_to_comparing(command, tmp_path):
                               tmp_path/'page.html')
     said = ' '.join(text.split())
     assert code == 0 and '126 images share a name' in said and 'there are 42 subjects' in said, (text, err)
-    assert '90 of good are worth about' in said and f'Groups: {tmp_path/"groups.csv"}' in text
-    assert 'What images are worth' in (tmp_path/'page.html').read_text()
+    assert '90 of good count as about' in said and f'Groups: {tmp_path/"groups.csv"}' in text
+    assert 'Effective number of images' in (tmp_path/'page.html').read_text()
     data = read_data(tmp_path/'groups.csv')
     assert data.items.group.nunique() == 42 and data.counts == {'majority': 90, 'minority': 36}
     again = check_data(tmp_path/'groups.csv')
-    assert again.proposal is None and list(again.worth.subjects) == [12, 30]
+    assert not again.proposed and list(again.effective.subjects) == [12, 30]
     code, text, _ = command('bn-data', 'check', write_classes(tmp_path/'other'), '--quick', '--groups',
                             tmp_path/'no.csv', '--out', tmp_path/'page.html')
     assert code == 0 and 'nothing is written' in text and not (tmp_path/'no.csv').exists()
@@ -193,8 +200,8 @@ def test_only_what_is_asked_about(tmp_path):
     root = write_classes(tmp_path/'images')
     (root/'other').mkdir(); (root/'other'/'x.png').write_text('broken')
     c = check_data(root, minority='bad', majority='good')
-    assert list(c.classes.index) == ['bad', 'good'] and not told(c, 'mend')
-    assert told(check_data(root), 'mend', 'cannot be read') and told(check_data(root), 'mend', 'Class other')
+    assert list(c.classes.index) == ['bad', 'good'] and not told(c, 'error')
+    assert told(check_data(root), 'error', 'cannot be read') and told(check_data(root), 'error', 'Class other')
 
 
 def test_bad_input_is_one_line(command, images, tmp_path):
@@ -224,12 +231,12 @@ def test_no_permission(images):
     finally: (images/'bad').chmod(0o755)
 
 
-def test_a_hash_from_a_fraction_of_a_jpeg_is_the_same(tmp_path):
-    "Large JPEGs are decoded at a fraction; their hash must not tell them from a small copy"
+def test_a_hash_from_a_fraction_of_the_pixels_is_the_same(tmp_path):
+    "Of large images a fraction of the pixels is looked at; their hash must not tell them from a small copy"
     im = leaf_image(1, True, 1024)
     im.save(tmp_path/'large.jpg'); im.resize((200, 200)).save(tmp_path/'small.png')
-    _, h, _ = glance([tmp_path/'large.jpg', tmp_path/'small.png'])
-    assert (h[0] != h[1]).sum() <= NEAR/2 and (h[0] != imagehash.phash(im, 16).hash.ravel()).sum() <= NEAR/2
+    h = hash_bits(check_images([tmp_path/'large.jpg', tmp_path/'small.png']).hash)
+    assert (h[0] != h[1]).sum() <= NEAR/2
 
 
 def test_page_without_anything_known(tmp_path):
@@ -238,10 +245,10 @@ def test_page_without_anything_known(tmp_path):
     c = check_data(root)
     assert c.data is None and c.tested is None
     page = write_check(c, tmp_path/'sub'/'page.html', 'bn-data check x').read_text()
-    assert 'third' in page and 'bn-data check x' in page and 'What a recall will mean' not in page
+    assert 'third' in page and 'bn-data check x' in page and 'Precision of a recall' not in page
 
 
 def test_needs_neither_pytorch_nor_fastai():
-    code = 'import bn_imbalance.check, sys; print({"torch", "fastai", "timm"} & set(sys.modules) or "none")'
+    code = 'import bn_imbalance.audit.page, sys; print({"torch", "fastai", "timm"} & set(sys.modules) or "none")'
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert r.stdout.strip() == 'none'

@@ -1,12 +1,15 @@
 """The commands as a user runs them, and every kind of bad input: one line, exit code 1, nothing written."""
-import os, subprocess, sys, time, zipfile
+import os, re, subprocess, sys, time, zipfile
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from conftest import QUICK
 from PIL import Image
+from bn_imbalance import core
+from bn_imbalance.core import BadInput, load_settings
+from bn_imbalance.evaluate.runs import read_runs
 
 COLUMNS = ('data,recipe,head,final_bn,arch,seed,epochs,f1_minority,f1_majority,precision_minority,recall_minority,'
-           'f1_minority_tuned,threshold,f1_rare,ece,ece_rare,auroc,ap,brier,brier_rare,seconds').split(',')
+           'f1_minority_tuned,threshold,f1_rare,ece,ece_rare,brier_rare,auroc,ap,brier,seconds').split(',')
 
 
 def test_compare_and_report(command, folder, tmp_path):
@@ -14,11 +17,11 @@ def test_compare_and_report(command, folder, tmp_path):
     code, text, err = command('bn-compare', folder, *QUICK, '--out', out)
     assert code == 0, err
     df = pd.read_csv(out/'results.csv')
-    assert list(df) == COLUMNS and len(df) == 24 and df.recipe.nunique() == 12
+    assert list(df) == COLUMNS and len(df) == 30 and df.recipe.nunique() == 15
     assert df[['recipe', 'seed']].equals(df[['recipe', 'seed']].sort_values(['recipe', 'seed'], ignore_index=True))
-    assert all(r in text for r in df.recipe) and str(out/'report.html') in text
     page = (out/'report.html').read_text()
-    assert page.count('data:image/jpeg') > 20 and 'src="http' not in page and 'href="http:' not in page
+    assert '8 of 15 recipes' in text and all(r in page for r in df.recipe) and str(out/'report.html') in text
+    assert page.count('data:image/webp') > 20 and 'src="http' not in page and 'href="http:' not in page
     table = lambda d: pd.read_csv(d/'results.csv').drop(columns='seconds')
     first = table(out)
     code, text, _ = command('bn-report', out)
@@ -56,12 +59,12 @@ def bad_inputs(folder, tmp_path):
     (tmp_path/'items.csv').write_text('file,label\na,b\n')
     for label, n in ('many', 30), ('few', 3):
         (tmp_path/'few'/label).mkdir(parents=True)
-        for i in range(n): Image.new('RGB', (20, 20), (i*8, 0, 0)).save(tmp_path/'few'/label/f'{i}.png')
+        for i in range(n): Image.new('RGB', (20, 20), (i*8, n, 0)).save(tmp_path/'few'/label/f'{i}.png')
     return [
         ([tmp_path/'nowhere'], 'no such folder or file'),
         ([tmp_path/'bare'], 'no sub-folders'),
         ([tmp_path/'one'], 'one class only (only). Without an image of the rare class nothing can be judged'),
-        ([tmp_path/'one', '--majority', 'only', '--minority', 'none'], 'take bn-find'),
+        ([tmp_path/'one', '--majority', 'only', '--minority', 'none'], 'use bn-find'),
         ([tmp_path/'empty'], 'class b holds no images'),
         ([tmp_path/'items.csv'], 'column path is missing'),
         ([folder, '--protocol', 'paper'], 'needs 167 images of the minority (10+7+150), there are 20'),
@@ -72,11 +75,11 @@ def bad_inputs(folder, tmp_path):
         ([folder, '--recipes', 'final_bm'], 'Did you mean final_bn'),
         ([folder, '--recipes', 'focal:gamma=20'], 'recipe focal: gamma = 20.0: expected a number from 0 to 10'),
         ([folder, '--recipes', 'focal:alpha=1'], 'recipe focal: there is no parameter alpha'),
-        ([folder, '--recipes', 'plain,final_bn:lr'], 'expected name=value in place of lr'),
+        ([folder, '--recipes', 'plain,final_bn:lr'], 'expected name=value, not lr'),
         ([folder, '--tune', '-1'], '--tune = -1: expected a whole number from 0'),
         ([tmp_path/'few'], 'protocol all needs at least 5 images of the minority, there are 3'),
         ([folder, '--arch', 'resnet19'], 'Did you mean resnet18'),
-        ([folder, '--weights', tmp_path/'none.safetensors'], 'cannot be read'),
+        ([folder, '--weights', tmp_path/'none.safetensors'], 'no such file'),
         ([folder, '--weights', tmp_path/'file'], 'cannot be read as safetensors'),
         ([folder, '--settings', tmp_path/'bad.ini'], '[training] epochs = many: expected a whole number'),
         ([folder, '--settings', tmp_path/'odd.ini'], '[training] learning_rate: there is no such setting'),
@@ -110,6 +113,30 @@ def test_report_of_nothing(command, tmp_path):
     assert code == 1 and 'no stored runs' in err and err.count('\n') == 1
 
 
+def test_actions_of_bn_data(command, folder, monkeypatch, tmp_path):
+    "Each under its name, in errors and on its page; the command line of the process stays as it is"
+    code, out, err = command('bn-data', 'check', folder, '--quick', '--out', tmp_path/'check.html')
+    assert code == 0 and f'bn-data check {folder} --quick' in (tmp_path/'check.html').read_text(), err
+    for args, told in ((['check', folder, '--quack'], 'bn-data check: unrecognized arguments: --quack. See '
+                        'bn-data check'),
+                       (['prevalence'], 'bn-data prevalence: the following arguments are required: model'),
+                       (['check', 'nowhere'], 'bn-data check: nowhere: '), (['look'], 'bn-data: expected fetch')):
+        code, out, err = command('bn-data', *args)
+        assert code == 1 and err.startswith(told) and err.count('\n') == 1, err
+    seen = []
+    monkeypatch.setattr('bn_imbalance.cli.check_source', lambda data: seen.append((data, [*sys.argv])))
+    command('bn-data', 'check', 'nowhere')
+    assert seen == [('nowhere', ['bn-data', 'check', 'nowhere'])]
+
+
+def test_a_comparison_brings_its_own_settings(command, folder, tmp_path):
+    (tmp_path/'other.ini').write_text('[training]\nepochs = 2\n')
+    for args in ['bn-fit', folder], ['bn-find', folder, folder]:
+        code, _, err = command(*args, '--compare', tmp_path, '--settings', tmp_path/'other.ini',
+                               '--out', tmp_path/'out')
+        assert code == 1 and 'give --compare or --settings, not both' in err and err.count('\n') == 1
+
+
 @pytest.mark.parametrize('args', [['--help'], ['nowhere']])
 def test_help_and_a_mistyped_folder_need_no_torch(args):
     code = ('import sys, bn_imbalance.cli as cli; sys.argv[0] = "bn-compare"\n'
@@ -127,11 +154,12 @@ def test_workers_end_with_the_main_process(folder, tmp_path):
     script = Path(sys.executable).parent/'bn-compare'
     args = [folder, *QUICK[:-1], 'process', '--recipes', 'all', '--seeds', '50', '--out', 'o']
     p = subprocess.Popen([script, *args], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 120
+    deadline = time.time() + 300
     while not list((tmp_path/'o'/'runs').glob('*.json')) and time.time() < deadline: time.sleep(.5)
     children = _descendants(p.pid)
     assert children
     p.kill(); p.wait()
+    deadline = time.time() + 120 # a busy machine may need a while
     while any(map(_alive, children)) and time.time() < deadline: time.sleep(.5)
     assert not [c for c in children if _alive(c)]
 
@@ -148,6 +176,57 @@ def _descendants(pid):
     found, pids = {pid}, [int(o) for o in os.listdir('/proc') if o.isdigit()]
     for _ in range(4): found |= {o for o in pids if _parent(o) in found}
     return found - {pid}
+
+
+@pytest.mark.parametrize('name,flags', [
+    ('bn-compare', ['--arch', 'resnet999']), ('bn-compare', ['--arch', 'resnet18, resnet999']),
+    ('bn-ablate', ['--arch', 'resnet999']), ('bn-fit', ['--arch', 'resnet999.a1_in1k']),
+    ('bn-compare', ['--weights', 'nowhere.safetensors'])])
+def test_a_mistyped_network_needs_no_torch(name, flags, folder):
+    code = (f'import sys, bn_imbalance.cli as cli; sys.argv = {[name, str(folder), *flags]!r}\n'
+            f'try: cli.{name.replace("-", "_")}.cli()\nexcept SystemExit as e: print(e)\n'
+            'import time; assert "torch" not in sys.modules and time.process_time() < 2')
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    assert flags[-1].split()[-1] in r.stdout and r.stdout.count('\n') == 1
+    assert 'arch' not in flags[0] or 'Did you mean resnet' in r.stdout
+
+
+def test_no_network_that_there_is_is_refused(monkeypatch):
+    "Without what the libraries know when they are loaded"
+    import timm, torchvision
+    archs = {*timm.list_models(), *timm.list_pretrained()[::20], *torchvision.models.list_models()}
+    archs |= set(timm.models._registry._deprecated_models) | {'hf-hub:timm/resnet18', 'self'}
+    texts = [*core._model_sources()]
+    monkeypatch.setattr(core, '_model_sources', lambda: texts)
+    monkeypatch.delitem(sys.modules, 'timm')
+    with pytest.raises(BadInput): core.check_arch('resnet999')
+    words = set(re.findall(r'\w+', ' '.join(texts))) # a thousand searches take a minute
+    assert len(archs) > 1000 and not [a for a in archs if a.split('.')[0] not in words and ':' not in a]
+    for a in sorted(archs)[::60] + ['hf-hub:timm/resnet18', 'resnet18.a1_in1k', 'self', '']: core.check_arch(a)
+    monkeypatch.setattr(core, '_model_sources', lambda: []) # as where there are no sources to be read
+    core.check_arch('resnet999')
+
+
+def test_the_network_of_an_ablation_is_that_of_the_settings(command, folder, tmp_path, monkeypatch):
+    "Whatever lies in PyTorch's cache"
+    weights = tmp_path/'hub'/'checkpoints'/'resnet34-b627a593.pth'
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    code, text, err = command('bn-ablate', folder, '--factors', 'BN', '--size', 32, '--epochs', 1, '--seeds', 1,
+                              '--batch-size', 8, '--backend', 'serial', '--out', tmp_path/'out')
+    assert code == 0 and f'{load_settings().arch}, 32 pixels' in text, err
+    assert {r.config['settings']['arch'] for r in read_runs(tmp_path/'out')} == {load_settings().arch}
+
+
+def test_one_file_of_settings():
+    "The package's is a file, not a link, so that it is whole on Windows and in archives; on top is a link to it"
+    root = Path(__file__).parents[1]
+    mine, top = root/'bn_imbalance'/'settings.ini', root/'settings.ini'
+    assert mine.is_file() and not mine.is_symlink()
+    # where links are not made, Git writes what they point to
+    assert top.samefile(mine) if top.is_symlink() else top.read_text() == 'bn_imbalance/settings.ini'
 
 
 @pytest.mark.slow # starts processes

@@ -10,7 +10,7 @@ root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root/'tools'))
 import start
 
-CHAPTERS = sorted((root/'nbs'/'course').glob('*.ipynb'))
+CHAPTERS = sorted(p for folder in ('course', 'appendix') for p in (root/'nbs'/folder).glob('*.ipynb'))
 TRAINS = r'compare\(|\bfit\(|fit_one_cycle|fit_model\(|body_features\(|vision_learner\(|final_bn_learner\('
 # in IPython, as Colab does: each chapter up to its first training, then whatever it imports later on
 RUN = '''
@@ -50,10 +50,13 @@ def python_with_dependencies(folder):
     (bin_/'pip').chmod(0o755)
     return bin_
 
-def environment(bin_, folder, **more):
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory): return tmp_path_factory.mktemp('leaves') # drawn once for both tests
+
+def environment(bin_, folder, cache, **more):
     "Nothing of this machine but its programs; whatever asks the network is refused at once"
     nowhere = 'http://127.0.0.1:9'
-    return dict(PATH=f'{bin_}:{os.environ["PATH"]}', HOME=str(folder), BN_IMBALANCE_CACHE=str(folder/'cache'),
+    return dict(PATH=f'{bin_}:{os.environ["PATH"]}', HOME=str(folder), BN_IMBALANCE_CACHE=str(cache),
                 OMP_NUM_THREADS='1', http_proxy=nowhere, https_proxy=nowhere, PIP_NO_INDEX='1',
                 PIP_DISABLE_PIP_VERSION_CHECK='1', BN_IMBALANCE_PLANTVILLAGE='', BN_IMBALANCE_MAGNETIC_TILE='', **more)
 
@@ -65,9 +68,9 @@ def run_chapters(bin_, cwd, env, chapters):
 
 
 @pytest.mark.slow
-def test_every_chapter_starts_with_the_wheel_alone(tmp_path):
+def test_every_chapter_starts_with_the_wheel_alone(cache, tmp_path):
     bin_ = python_with_dependencies(tmp_path)
-    env = environment(bin_, tmp_path)
+    env = environment(bin_, tmp_path, cache)
     wheel = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, root]
     subprocess.run(wheel, check=True, capture_output=True)
     install = [bin_/'pip', 'install', '-q', '--no-deps', *tmp_path.glob('*.whl')]
@@ -83,7 +86,7 @@ def test_every_chapter_starts_with_the_wheel_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_first_cell_installs_the_package_on_colab(tmp_path):
+def test_the_first_cell_installs_the_package_on_colab(cache, tmp_path):
     "From a repository that this machine serves, into a folder `content`, where nothing else is"
     bin_, repository, content = python_with_dependencies(tmp_path), tmp_path/'repository', tmp_path/'content'
     content.mkdir()
@@ -100,6 +103,7 @@ def test_the_first_cell_installs_the_package_on_colab(tmp_path):
     opened = start.with_start(nb, start.source(f'http://127.0.0.1:{server.server_port}/.git'))
     (content/CHAPTERS[0].name).write_text(json.dumps(opened))
     # 0 is how this variable says yes: pip reads it as the option's opposite
-    env = environment(bin_, tmp_path, COLAB_RELEASE_TAG='release', PIP_NO_BUILD_ISOLATION='0', no_proxy='127.0.0.1')
+    env = environment(bin_, tmp_path, cache, COLAB_RELEASE_TAG='release', PIP_NO_BUILD_ISOLATION='0',
+                      no_proxy='127.0.0.1')
     told = run_chapters(bin_, content, env, [content/CHAPTERS[0].name])
     assert str(tmp_path/'env') in told['package'] and 'the embedded leaves' in told[CHAPTERS[0].name]['printed']

@@ -3,12 +3,16 @@ import shutil
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from scipy.stats import binomtest
+from bn_imbalance.training import sweep
 from bn_imbalance.core import BadInput, load_settings
-from bn_imbalance.curves import fit_power_law, foretold, power_law, test_size as size_of_test, wilson_half_width
-from bn_imbalance.data import draw_split, fewer_subjects, read_data
-from bn_imbalance.goal import Goal
-from bn_imbalance.growth import read_curve
-from bn_imbalance.worlds import in_world
+from bn_imbalance.evaluate.curves import (
+    fit_power_law, extrapolate, power_law, test_size as size_of_test, wilson_half_width)
+from bn_imbalance.data.items import read_data
+from bn_imbalance.data.splits import draw_split, subsample_subjects
+from bn_imbalance.evaluate.goal import Goal
+from bn_imbalance.report.learning_curve import read_curve
+from bn_imbalance.recipes.registry import get_recipes
+from bn_imbalance.evaluate.prevalence import evaluate_at
 from conftest import QUICK
 from deployed import one_line
 
@@ -25,11 +29,11 @@ def test_what_is_foretold_lies_in_its_interval():
     rng = np.random.default_rng(0)
     t = pd.DataFrame([(n, seed, .8*n**-.5*rng.lognormal(0, .1)) for n in (5, 10, 20) for seed in range(6)],
                      columns=['n', 'seed', 'error'])
-    mean, low, high = foretold(t, [20, 40])
+    mean, low, high = extrapolate(t, [20, 40])
     assert (low <= mean).all() and (mean <= high).all() and mean[1] < mean[0] and abs(mean[1] - .8*40**-.5) < .03
-    flat = foretold(t.assign(error=0.), [40])
+    flat = extrapolate(t.assign(error=0.), [40])
     np.testing.assert_allclose(flat, 0, atol=1e-3)
-    much = foretold(t.assign(error=3*t.error), [40])[0] # dearer than doing without a model
+    much = extrapolate(t.assign(error=3*t.error), [40])[0] # dearer than doing without a model
     np.testing.assert_allclose(much, 3*mean[1:], rtol=.05)
 
 
@@ -47,7 +51,7 @@ def test_smaller_sizes_are_parts_of_larger_ones(folder):
     split = draw_split(items, load_settings(), 0, 'all')
     paths = {}
     for n in 1, 2, 4:
-        s = fewer_subjects(split, n, 0)
+        s = subsample_subjects(split, n, 0)
         mine = s[(s.split == 'train') & (s.label == 'minority')]
         assert mine.group.nunique() == n and len(mine) == 2*n # whole subjects
         pd.testing.assert_frame_equal(*(o[(o.split != 'train') | (o.label == 'majority')].reset_index(drop=True)
@@ -55,7 +59,7 @@ def test_smaller_sizes_are_parts_of_larger_ones(folder):
         paths[n] = set(mine.path)
     assert paths[1] < paths[2] < paths[4]
     with pytest.raises(BadInput, match='100 subjects of the minority: on seed 0 training holds only'):
-        fewer_subjects(split, 100, 0)
+        subsample_subjects(split, 100, 0)
 
 
 def test_command(folder, command, tmp_path):
@@ -68,15 +72,35 @@ def test_command(folder, command, tmp_path):
     assert {n: {r.data['train_subjects'] for r in rs} for n, rs in runs.items()} == {n: {n} for n in (3, 6, 12)}
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path/'c').rglob('*seed*.json')}
     assert command(*args)[0] == 0 and {p: p.stat().st_mtime_ns for p in stamps} == stamps # not done again
-    costs = '--share', '.05', '--cost-miss', '20', '--cost-alarm', '1'
+    costs = '--prevalence', '.05', '--cost-miss', '20', '--cost-alarm', '1'
     code, out, err = command('bn-report', tmp_path/'c', *costs) # judged anew, without training
     t = pd.read_csv(tmp_path/'c'/'curve.csv')
     assert code == 0 and 'Cost per 1000, 5 % rare' in out and 'Report' in out, err
-    value = in_world(next(r for r in runs[6] if (r.recipe, r.seed) == ('plain', 1)), Goal(20, 1, share=.05), .05)
+    run = next(r for r in runs[6] if (r.recipe, r.seed) == ('plain', 1))
+    value = evaluate_at(run, Goal(20, 1, prevalence=.05), .05)
     np.testing.assert_allclose(t[(t.n == 6) & (t.recipe == 'plain') & (t.seed == 1)].value, value['cost'])
     shutil.rmtree(tmp_path/'c'/'n6'/'runs')
     shutil.copytree(tmp_path/'c'/'n3'/'runs', tmp_path/'c'/'n6'/'runs')
     one_line(command(*args), 'train_subjects') # runs of another size are not taken for these
+
+
+def test_recipes_of_a_curve(folder, command, monkeypatch, tmp_path):
+    "Its own four only where nobody has named any: the value that is shipped is a choice, too"
+    seen = []
+    def stopped(data, sizes, s, protocol, execution, field):
+        seen.append([r.name for r in field])
+        raise BadInput('enough')
+    monkeypatch.setattr(sweep, 'learning_curve', stopped)
+    (tmp_path/'usual.ini').write_text('[compare]\nrecipes = usual\n')
+    (tmp_path/'other.ini').write_text('[training]\nepochs = 2\n')
+    own, usual = ([r.name for r in get_recipes(o)] for o in (sweep.CURVE_FIELD, 'usual'))
+    many = [r.name for r in get_recipes('usual', 3)]
+    for args, wanted in (([], own), (['--recipes', 'usual'], usual), (['--settings', tmp_path/'usual.ini'], usual),
+                         (['--settings', tmp_path/'other.ini'], own), (['--recipes', 'plain'], ['plain']),
+                         (['--recipes', 'usual', '--multiclass'], many)):
+        one_line(command('bn-compare', folder, '--curve', '3,6,12', *args, '--out', tmp_path/'c', *QUICK), 'enough')
+        assert seen.pop() == wanted
+    one_line(command('bn-compare', folder, '--curve', '3,6,12', *QUICK, '--tuned', 'plain'), 'give --curve or --tuned')
 
 
 BAD = [('5,10', 'three whole numbers'), ('5,x,10', 'three whole numbers'), ('0,5,10', 'three whole numbers'),

@@ -1,13 +1,18 @@
 """Splits are disjoint, exact, grouped and reproducible, whatever the groups look like; readers and image formats."""
-import numpy as np, pandas as pd, pytest
+import os, subprocess, sys
 from dataclasses import replace
+import numpy as np, pandas as pd, pytest
+from conftest import QUICK, write_folder
 from hypothesis import given, settings, strategies as st
-from PIL import Image
+from PIL import Image, features
 from bn_imbalance.core import BadInput, load_settings
-from bn_imbalance.data import (SIDES, as_data, draw_split, fifths_split, from_csv, from_folder, paper_split,
-                               pool_classes, read_data, stratified_folds)
-from bn_imbalance.images import check_images, decode, decoded, read_image
-from bn_imbalance.loaders import imbalanced_dls
+from bn_imbalance.data.items import as_data, from_csv, from_folder, pool_classes, read_data
+from bn_imbalance.data.splits import SPLITS, draw_split, stratified_split, paper_split, stratified_folds
+from bn_imbalance.data.formats import FORMATS, SUFFIXES, has_image_suffix
+from bn_imbalance.data.images import check_images, decode, decoded, image_files, read_image
+from bn_imbalance.training.loaders import imbalanced_dls
+from bn_imbalance.data.sources import SOURCES, short_class, source_of
+from bn_imbalance.data.download import file_list
 
 SMALL = replace(load_settings(), train_majority=20, train_minority=4, valid_majority=6, valid_minority=3,
                 test_majority=5, test_minority=5)
@@ -32,19 +37,19 @@ def test_paper_split(items, seed):
     assert split.path.is_unique
     assert split.groupby('group').split.nunique().max() == 1
     n = pd.crosstab(split.split, split.label)
-    assert all(n.loc[s, l] == getattr(SMALL, f'{s}_{l}') for s in SIDES for l in ('majority', 'minority'))
+    assert all(n.loc[s, l] == getattr(SMALL, f'{s}_{l}') for s in SPLITS for l in ('majority', 'minority'))
     pd.testing.assert_frame_equal(split, paper_split(items, SMALL, seed))
 
 
 @settings(max_examples=30, deadline=None)
 @given(item_tables(), st.integers(0, 1000))
 def test_fifths_split(items, seed):
-    try: split = fifths_split(items, SMALL, seed)
+    try: split = stratified_split(items, SMALL, seed)
     except BadInput: return
     assert list(split.path) == list(items.path) # every image, once
     assert split.groupby('group').split.nunique().max() == 1
     assert pd.crosstab(split.split, split.label).to_numpy().min() > 0
-    pd.testing.assert_frame_equal(split, fifths_split(items, SMALL, seed))
+    pd.testing.assert_frame_equal(split, stratified_split(items, SMALL, seed))
 
 
 def test_exactly_enough_images():
@@ -158,8 +163,33 @@ def test_a_folder_that_is_called_leaves_is_a_folder(folder, monkeypatch):
     items = pool_classes(from_folder(mine))
     assert as_data(items, 'leaves', 'leaves').protocol == 'paper' # the embedded ones
     assert as_data(items, 'other', str(mine)).protocol == 'all'
-    village = items.assign(**{'class': 'Apple___' + items['class']})
+    village = items.assign(**{'class': items['class'].map({'good': 'Apple___healthy', 'bad': 'Apple___Black_rot'})})
     assert (as_data(village, 'x', 'x').name, as_data(village, 'x', 'x').protocol) == ('Apple', 'paper')
+
+
+@pytest.mark.parametrize('good,bad', [('part___ok', 'part___bad'), ('Apple___good', 'Apple___bad'),
+                                      ('Apple___healthy', 'part___bad')])
+def test_three_underscores_make_no_village(folder, command, good, bad, tmp_path):
+    "Other people's classes have them too; only those of PlantVillage have the paper's protocol"
+    (folder/'good').rename(folder/good)
+    (folder/'bad').rename(folder/bad)
+    data = read_data(folder)
+    assert (data.name, data.protocol) == (folder.name, 'all')
+    assert (source_of([bad]), short_class(bad)) == (None, bad)
+    code, text, err = command('bn-compare', folder, '--recipes', 'plain', '--out', tmp_path/'out', *QUICK)
+    assert code == 0 and 'protocol all' in text, err
+
+
+def test_the_village_is_known_by_its_classes(folder):
+    village, pepper = SOURCES['plantvillage'], 'Pepper,_bell___healthy'
+    assert {r['class'] for r in file_list('plantvillage')} < village.classes and len(village.classes) == 38
+    assert (village.part(pepper), village.short(pepper)) == ('Pepper,_bell', 'healthy')
+    (folder/'good').rename(folder/'Potato___healthy')
+    (folder/'bad').rename(folder/'Potato___Late_blight')
+    data = read_data(folder)
+    assert (data.name, data.protocol, short_class('Potato___Late_blight')) == ('Potato', 'paper', 'Late_blight')
+    (folder/'Potato___healthy').rename(folder/'Grape___healthy')
+    assert (read_data(folder).name, read_data(folder).protocol) == (folder.name, 'paper')
 
 
 def test_leaf_groups(folder):
@@ -188,6 +218,64 @@ def test_large_groups_take_turns_at_being_the_test():
                               label=np.repeat(['majority', 'minority'], sum(sizes)//2)))
     folds = [stratified_folds(items, 5, seed) for seed in range(40)]
     for name in 'g0', 'g10': # the largest of each class
-        share = np.mean([f[group == name][0] == 0 for f in folds])
-        assert .05 < share < .5, (name, share)
+        prevalence = np.mean([f[group == name][0] == 0 for f in folds])
+        assert .05 < prevalence < .5, (name, prevalence)
     assert all(len(set(f[group == g])) == 1 for f in folds for g in set(group))
+
+
+def test_what_is_listed_can_be_read_and_what_can_be_read_is_listed(tmp_path):
+    registered = Image.registered_extensions()
+    known = {suffix for suffix, kind in registered.items() if kind in FORMATS} | {'.mpo'} # a JPEG with two pictures
+    assert known <= SUFFIXES
+    lacking = {'avif': 'AVIF', 'jpg_2000': 'JPEG2000', 'webp': 'WEBP'} # in a Pillow that was built without them
+    gone = {kind for part, kind in lacking.items() if not features.check(part)}
+    gone |= {None, 'HEIF'} # pillow-heif registers itself when it is first needed
+    assert not {s for s in SUFFIXES - known if registered.get(s) not in gone}
+    pixels = Image.effect_noise((32, 32), 60)
+    for suffix in SUFFIXES & registered.keys():
+        kind = registered[suffix]
+        if kind not in Image.SAVE: continue
+        mode = 'F' if suffix == '.pfm' else '1' if suffix == '.pbm' else 'RGB'
+        pixels.convert(mode).save(tmp_path/f'image{suffix.upper()}', kind)
+        assert read_image(tmp_path/f'image{suffix.upper()}').size == (32, 32), suffix
+    assert len(list(image_files(tmp_path))) == len(list(tmp_path.iterdir())) > 20
+    for other in 'a.svg', 'a.psd', 'a.txt', 'jpg', '.jpg', 'a': assert not has_image_suffix(other)
+
+
+@pytest.mark.parametrize('first', ['', 'import mimetypes; mimetypes.init()', 'import fastai.vision.all'])
+def test_the_same_images_whatever_is_imported(tmp_path, first):
+    write_folder(tmp_path, 6, 6)
+    for p in list((tmp_path/'bad').glob('*.jpg'))[:4]: Image.open(p).save(p.with_suffix('.webp')), p.unlink()
+    (tmp_path/'bad'/'note.svg').write_text('<svg/>')
+    code = f'{first}\nfrom bn_imbalance.data.items import from_folder; print(len(from_folder({str(tmp_path)!r})))'
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True)
+    assert r.stdout.strip() == '12'
+
+
+def odd_names(root):
+    "A folder in which a class and some files have names that are no UTF-8"
+    write_folder(root)
+    try:
+        for p in (root/'bad').iterdir(): os.rename(p, os.fsencode(root/'bad') + b'/\xff\xe4 ' + p.name.encode())
+        os.rename(root/'bad', os.fsencode(root) + b'/krank \xe4')
+    except OSError: pytest.skip('a file system that wants UTF-8')
+    return root
+
+
+def test_names_that_are_no_utf8(command, tmp_path):
+    "pandas keeps texts in pyarrow where that is installed, and pyarrow's must be UTF-8; paths need not be"
+    root = odd_names(tmp_path/'images')
+    data = read_data(root)
+    assert data.counts == {'majority': 40, 'minority': 20} and data.classes('minority') == ['krank \udce4']
+    assert draw_split(data, load_settings(), 0).path.map(os.path.exists).all()
+    out = tmp_path/'out'
+    code, text, err = command('bn-compare', root, '--recipes', 'plain', '--out', out, *QUICK)
+    assert code == 0 and (out/'report.html').exists(), err
+    assert b'/krank \xe4/\xff\xe4 ' in (out/'splits'/'seed0.csv').read_bytes()
+    assert command('bn-report', out)[0] == 0
+    code, text, err = command('bn-data', 'check', root, '--out', tmp_path/'check.html', '--groups', tmp_path/'g.csv',
+                              '--doubtful', tmp_path/'s.csv')
+    assert code == 0 and (tmp_path/'check.html').exists(), err
+    (tmp_path/'images.csv').write_bytes(b'path,label\n' + b''.join(
+        os.fsencode(p) + b',' + os.fsencode(p.parent.name) + b'\n' for p in root.rglob('*.jpg')))
+    assert read_data(tmp_path/'images.csv').counts == data.counts

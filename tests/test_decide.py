@@ -2,11 +2,12 @@
 threshold."""
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
-from scipy.special import expit
+from scipy.special import expit, logit
 from bn_imbalance.core import BadInput
-from bn_imbalance.cuts import calibrate
-from bn_imbalance.decide import Decision, Goal, judged, performance, review_bounds
-from bn_imbalance.metrics import best_cut, share_weights
+from bn_imbalance.evaluate.thresholds import calibrate
+from bn_imbalance.evaluate.decision import evaluate_decision, performance, review_bounds
+from bn_imbalance.evaluate.goal import Decision, Goal
+from bn_imbalance.metrics import best_threshold, prevalence_weights
 
 problems = st.integers(0, 10**6).map(lambda seed: draw(np.random.default_rng(seed)))
 
@@ -25,45 +26,45 @@ def made_up(seed=0, n=400, rare=.06, gap=2.):
     rng, parts = np.random.default_rng(seed), []
     y = (rng.random(n) < rare).astype(int)
     for k in range(3):
-        side = rng.permutation(np.repeat(['valid', 'test', ''], [n//3, n//3, n - 2*(n//3)]))
+        split = rng.permutation(np.repeat(['valid', 'test', ''], [n//3, n//3, n - 2*(n//3)]))
         z = np.c_[np.zeros(n), rng.normal(gap*y - gap/2, 1)]
         ids = [f'{i}' for i in range(n)]
-        t = pd.DataFrame(dict(path=ids, digest=ids, group=ids, seed=k, side=side, y=y, z0=z[:, 0], z1=z[:, 1]))
-        parts.append(t[t.side != ''])
+        t = pd.DataFrame(dict(path=ids, digest=ids, group=ids, seed=k, split=split, y=y, z0=z[:, 0], z1=z[:, 1]))
+        parts.append(t[t.split != ''])
     return pd.concat(parts, ignore_index=True)
 
 
 @settings(max_examples=60, deadline=None)
 @given(problems, st.floats(.01, .99), st.floats(.1, 100))
-def test_costs_are_lowest(problem, share, miss):
+def test_costs_are_lowest(problem, prevalence, miss):
     y, m = problem
-    def cost(cut):
-        w = share_weights(y, share)
-        return (w*((y == 1) & (m <= cut))).sum()*miss + (w*((y == 0) & (m > cut))).sum()
+    def cost(threshold):
+        w = prevalence_weights(y, prevalence)
+        return (w*((y == 1) & (m <= threshold))).sum()*miss + (w*((y == 0) & (m > threshold))).sum()
     every = np.r_[m.min() - 1, np.unique(m)]
-    cut = best_cut(y, m, share_weights(y, share), Goal(cost_miss=miss, cost_alarm=1).score)
-    assert cost(cut) <= min(map(cost, every)) + 1e-9
-    assert cut not in m # between two images, not on one
+    threshold = best_threshold(y, m, prevalence_weights(y, prevalence), Goal(cost_miss=miss, cost_alarm=1).score)
+    assert cost(threshold) <= min(map(cost, every)) + 1e-9
+    assert threshold not in m # between two images, not on one
 
 
 @settings(max_examples=60, deadline=None)
 @given(problems, st.floats(.05, .99))
 def test_recall_is_reached_with_the_highest_cut(problem, wanted):
     y, m = problem
-    cut = best_cut(y, m, score=Goal(min_recall=wanted).score)
-    assert (m > cut)[y == 1].mean() >= wanted
-    higher = np.unique(m)[np.unique(m) > cut]
+    threshold = best_threshold(y, m, score=Goal(min_recall=wanted).score)
+    assert (m > threshold)[y == 1].mean() >= wanted
+    higher = np.unique(m)[np.unique(m) > threshold]
     if len(higher): assert (m > higher[0])[y == 1].mean() < wanted
 
 
 @settings(max_examples=60, deadline=None)
 @given(problems, st.floats(.01, .99))
-def test_calibration_keeps_the_order_and_is_never_certain(problem, share):
+def test_calibration_keeps_the_order_and_is_never_certain(problem, prevalence):
     y, m = problem
     n = np.bincount(y)
-    scale, (_, shift) = calibrate(y, two(m), [1 - share, share], n)
+    scale, (_, shift) = calibrate(y, two(m), [1 - prevalence, prevalence], n)
     assert scale >= 0 and np.isfinite([scale, shift]).all()
-    flat, _ = calibrate(y, two(np.where(y == 1, -1., 1.)), [1 - share, share], n) # ranks the wrong way round
+    flat, _ = calibrate(y, two(np.where(y == 1, -1., 1.)), [1 - prevalence, prevalence], n) # ranks the wrong way round
     assert flat == 0
     sure, (_, shift) = calibrate(y, two(np.where(y == 1, 1., -1.)), [.5, .5], n) # separates without error
     p = expit(sure*np.array([-1, 1]) + shift)
@@ -122,30 +123,37 @@ def test_a_subject_counts_once():
 
 def test_no_say_in_its_own_threshold():
     oof, goal = made_up(), Goal(cost_miss=10, cost_alarm=1)
-    first = judged(oof, goal)
+    first = evaluate_decision(oof, goal)
     turned = oof.copy()
-    mine = turned.group.isin(oof.group[(oof.side == 'test') & (oof.seed == 0)])
+    mine = turned.group.isin(oof.group[(oof.split == 'test') & (oof.seed == 0)])
     turned.loc[mine, 'y'] = 1 - turned.y[mine] # whatever the labels of seed 0's test images are ...
-    second = judged(turned, goal)
-    for c in 'said', 'flagged', 'p1': # ... they are judged alike
+    second = evaluate_decision(turned, goal)
+    for c in 'pred', 'flagged', 'p1': # ... they are judged alike
         assert (first[c][first.seed == 0] == second[c][second.seed == 0]).all()
 
 
 def test_performance_follows_from_its_two_rates():
-    oof, goal = made_up(n=3000), Goal(cost_miss=10, cost_alarm=2, share=.02)
-    p = performance(judged(oof, goal), goal, [.98, .02])
+    oof, goal = made_up(n=3000), Goal(cost_miss=10, cost_alarm=2, prevalence=.02)
+    p = performance(evaluate_decision(oof, goal), goal, [.98, .02])
     r, f = p['recall'][0], p['false_alarms'][0]
     assert p['precision'][0] == pytest.approx(.02*r/(.02*r + .98*f))
     assert p['f1'][0] == pytest.approx(2*p['precision'][0]*r/(p['precision'][0] + r))
-    assert p['cost'][0] == pytest.approx(.02*(1 - r)*10 + .98*f*2)
+    assert p['cost'][0] == pytest.approx(1000*(.02*(1 - r)*10 + .98*f*2))
     assert all(lo <= mean <= hi for mean, lo, hi in p.values())
     assert p['recall'][2] - p['recall'][1] > .01
 
 
 def test_perfect_is_not_certain():
-    t = judged(made_up(gap=40.), Goal())
+    t = evaluate_decision(made_up(gap=40.), Goal())
     mean, low, high = performance(t, Goal(), [.9, .1])['recall']
-    assert mean == 1 and low < .95 and high < 1 # a handful of images
+    assert mean == 1 == high and low < .95 # a handful of images
+
+
+def test_promises_allow_for_a_better_model():
+    "The model that is kept has seen more images than those of the cross-validation"
+    p = performance(evaluate_decision(made_up(n=3000), Goal()), Goal(), [.9, .1])
+    def arms(k): return abs(np.diff(logit([p[k][1], p[k][0], p[k][2]]))) # of the interval, on the logit scale
+    assert arms('recall')[1] > arms('recall')[0] and arms('false_alarms')[0] > arms('false_alarms')[1]
 
 
 @pytest.mark.parametrize('n_classes', [2, 4])
@@ -159,7 +167,7 @@ def test_any_number_of_classes(n_classes):
 
 
 @pytest.mark.parametrize('bad', [dict(cost_miss=-1, cost_alarm=1), dict(cost_miss=3), dict(min_recall=95),
-                                 dict(share=0), dict(level=1), dict(cost_miss=1, cost_alarm=1, min_recall=.9),
+                                 dict(prevalence=0), dict(level=1), dict(cost_miss=1, cost_alarm=1, min_recall=.9),
                                  dict(cost_miss=float('inf'), cost_alarm=1)])
 def test_bad_goals(bad):
     with pytest.raises(BadInput) as e: Goal(**bad)

@@ -7,14 +7,38 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from bn_imbalance.core import BadInput
-from bn_imbalance.estimator import FinalBNClassifier
+from bn_imbalance.adapters.estimator import FinalBNClassifier
 
 X, y = load_iris(return_X_y=True)
 X = StandardScaler().fit_transform(X)
 
 
-@parametrize_with_checks([FinalBNClassifier()])
+ODD = [dict(epochs=1), dict(epochs=2), dict(epochs=1, batch_size=2), dict(epochs=2, batch_size=10**4),
+       dict(epochs=3, batch_size=2, position='features'), dict(epochs=9, position=None, weight_decay=0),
+       dict(epochs=5, position='both', affine=False),
+       dict(epochs=5, position='both', batch_size=7, class_weight='balanced', lr=.1)]
+
+
+def too_little(m):
+    "Common checks that ask for more than a few steps can learn"
+    why = 'so few steps are not enough to learn it'
+    few = {'check_classifiers_train': 3, 'check_class_weight_classifiers': 10}
+    return {name: why for name, n in few.items() if (m.epochs or 99) < n}
+
+
+@parametrize_with_checks([FinalBNClassifier(), *(FinalBNClassifier(**o) for o in ODD)],
+                         expected_failed_checks=too_little)
 def test_scikit_learn(estimator, check): check(estimator)
+
+
+@pytest.mark.parametrize('batches', range(1, 10))
+@pytest.mark.parametrize('epochs', [1, 2, 3])
+def test_a_training_of_any_length(epochs, batches):
+    "One of four steps divided by zero; one of a single step learnt nothing"
+    rows = np.argsort(np.arange(len(X)) % 50, kind='stable')[:6*batches] # the classes in turn
+    start, m = (FinalBNClassifier(None, epochs=epochs, batch_size=6, lr=lr, random_state=0).fit(X[rows], y[rows] > 0)
+                for lr in (1e-8, .1))
+    assert np.isfinite(m.coef_).all() and np.abs(m.coef_ - start.coef_).max() > .05
 
 
 def test_same_seed_same_numbers():
@@ -32,10 +56,10 @@ def test_leaves_the_world_alone():
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.parametrize('place', [None, 'logits', 'features', 'both'])
-def test_places_and_names_of_classes(place):
+@pytest.mark.parametrize('position', [None, 'logits', 'features', 'both'])
+def test_places_and_names_of_classes(position):
     names = np.array(['setosa', 'versicolor', 'virginica'])[y]
-    m = FinalBNClassifier(place, random_state=0).fit(X, names)
+    m = FinalBNClassifier(position, random_state=0).fit(X, names)
     assert list(m.classes_) == sorted(set(names)) and m.coef_.shape == (3, 4) and m.intercept_.shape == (3,)
     assert m.score(X, names) > .8
     np.testing.assert_allclose(m.predict_proba(X).sum(1), 1)
@@ -60,7 +84,7 @@ def test_class_weight():
     assert said[0] < said[1] <= said[2]
 
 
-@pytest.mark.parametrize('options,says', [(dict(place='top'), 'place='), (dict(epochs=0), '--epochs'),
+@pytest.mark.parametrize('options,says', [(dict(position='top'), 'position='), (dict(epochs=0), '--epochs'),
                                           (dict(lr=-1), '--lr'), (dict(batch_size=1), '--batch-size')])
 def test_bad_options(options, says):
     with pytest.raises(BadInput, match=says): FinalBNClassifier(**options).fit(X, y)
@@ -72,6 +96,7 @@ def test_in_a_pipeline():
 
 
 def test_needs_no_fastai():
-    code = 'import bn_imbalance.estimator, sys; print({"fastai", "torchvision", "timm"} & set(sys.modules) or "none")'
+    code = 'import bn_imbalance.adapters.estimator, sys; ' \
+           'print({"fastai", "torchvision", "timm"} & set(sys.modules) or "none")'
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert r.stdout.strip() == 'none'

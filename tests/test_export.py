@@ -2,10 +2,10 @@
 import json, sys
 import numpy as np, pytest, torch
 from PIL import Image
-from bn_imbalance import export
-from bn_imbalance.export import Deployed, check_pixels
-from bn_imbalance.model import load_model
-from bn_imbalance.predict import model_logits
+from bn_imbalance.deploy import export
+from bn_imbalance.deploy.export import Deployed, check_pixels
+from bn_imbalance.deploy.model import load_model
+from bn_imbalance.deploy.predict import model_logits
 from deployed import images, one_line, saved # noqa: F401, fixtures
 
 
@@ -39,7 +39,7 @@ def test_an_export_that_differs_is_not_kept(saved, command, monkeypatch, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_not_installed(saved, images, command, monkeypatch, tmp_path):
+def test_a_missing_library(saved, images, command, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     monkeypatch.setitem(sys.modules, 'captum.attr', None)
     one_line(command('bn-export', saved, '--onnx', tmp_path/'m.onnx'), "pip install 'bn_imbalance[export]'")
@@ -53,5 +53,5 @@ def test_explain(saved, images, command, tmp_path):
     pytest.importorskip('captum')
     code, _, err = command('bn-predict', saved, images/'bad', '--csv', tmp_path/'o.csv', '--explain', tmp_path/'maps')
     assert code == 0, err
-    maps = sorted((tmp_path/'maps').iterdir())
+    maps = sorted((tmp_path/'maps').glob('[!.]*'))
     assert len(maps) == 12 and Image.open(maps[0]).size == (32, 32)

@@ -1,20 +1,22 @@
 """The page to label on: who may come in, what may be asked, what a browser does, what a kill leaves behind."""
 import json, os, random, re, signal, socket, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from browser import Browser, needs_browser, waiting
 from bn_imbalance.core import BadInput
-from bn_imbalance.queue import Queue, add_round, new_queue
+from bn_imbalance.find.queue import Queue, add_round, new_queue
 pytest.importorskip('fasthtml', reason="pip install 'bn_imbalance[find]'")
 from starlette.testclient import TestClient # noqa: E402
-from bn_imbalance.labelling import Desk, Door, label_app, offline_page, serve # noqa: E402
+from bn_imbalance.find.labelling import ( # noqa: E402
+    LabelServer, AccessControl, label_app, offline_page, serve, small_image)
 
 HOME, JSON = 'http://127.0.0.1:8642', {'content-type': 'application/json'}
 SERVER = '''
 import sys
-from bn_imbalance.labelling import serve
+from bn_imbalance.find.labelling import serve
 serve(sys.argv[1], int(sys.argv[2]), sys.argv[3])
 '''
 
@@ -63,8 +65,8 @@ def inside(app, door, who='Ann', **kw):
 
 @pytest.fixture
 def app(q):
-    door = Door(8642)
-    app = label_app(Desk(q), door)
+    door = AccessControl(8642)
+    app = label_app(LabelServer(q), door)
     app.door = door
     return app
 
@@ -115,15 +117,15 @@ def test_foreign_requests(app, q, headers, code):
 def test_a_notebook_does_not_open_the_door(q, monkeypatch):
     import fasthtml.core
     monkeypatch.setattr(fasthtml.core, 'IN_NOTEBOOK', True)
-    door = Door(8642)
-    r = inside(label_app(Desk(q), door), door).get('/state', headers=dict(origin='http://evil.example'))
+    door = AccessControl(8642)
+    r = inside(label_app(LabelServer(q), door), door).get('/state', headers=dict(origin='http://evil.example'))
     assert 'access-control-allow-origin' not in r.headers
 
 
 def test_behind_a_proxy(q):
     address = 'https://8642-abc.example.dev/'
-    door = Door(8642, address)
-    client = TestClient(label_app(Desk(q), door), base_url='https://8642-abc.example.dev')
+    door = AccessControl(8642, address)
+    client = TestClient(label_app(LabelServer(q), door), base_url='https://8642-abc.example.dev')
     first = door.invite('Ann')
     assert first.startswith(address + '?token=') and client.get(first).status_code == 200
     def post(origin, host):
@@ -160,12 +162,11 @@ def test_links(tmp_path):
                      ('self.jpg', 'self.jpg')): (tmp_path/'field'/name).symlink_to(to)
     (tmp_path/'field'/'dir').symlink_to(tmp_path/'secret')
     q = make(tmp_path, names=[*names, 'out.jpg', 'text.jpg', 'in.jpg', 'self.jpg', 'dir/a.jpg', 'gone.jpg'])
-    def codes(links):
-        door = Door(8642)
-        client = inside(label_app(Desk(q, links=links), door), door)
-        return [client.get(f'/image/{i}').status_code for i in range(9)]
-    assert codes(False) == [200]*3 + [422, 422, 200, 422, 422, 422]
-    assert codes(True) == [200]*3 + [200, 422, 200, 422, 200, 422] # a text is no image even then
+    door = AccessControl(8642)
+    client = inside(label_app(LabelServer(q), door), door)
+    codes = [client.get(f'/image/{i}').status_code for i in range(9)]
+    assert codes == [200]*3 + [422, 422, 200, 422, 422, 422]
+    with pytest.raises(BadInput, match='not an image'): small_image(tmp_path/'secret'/'b.jpg')
 
 
 @pytest.mark.parametrize('body,code', [
@@ -201,12 +202,12 @@ def test_several_people(app, q):
 
 
 def test_a_next_round(q):
-    door, go, told = Door(8642), threading.Event(), ['']
+    door, go, told = AccessControl(8642), threading.Event(), ['']
     def retrain(q):
         go.wait(30)
         if told[0]: raise told[0]
         add_round(q, pd.DataFrame(dict(path=['new.jpg'], strategy='margin', score=1.)))
-    client = inside(label_app(Desk(q, retrain=retrain), door), door)
+    client = inside(label_app(LabelServer(q, retrain=retrain), door), door)
     assert [client.post('/retrain', json={}).json()['busy'] for _ in range(2)] == [True, True]
     assert client.post('/answer', json=said(0, 'sick')).status_code == 200 # one goes on meanwhile
     go.set()
@@ -217,7 +218,7 @@ def test_a_next_round(q):
         client.post('/retrain', json={})
         waiting(lambda: not client.get('/state').json()['busy'])
         assert word in client.get('/state').json()['said']
-    assert inside(label_app(Desk(q), d := Door(8642)), d).post('/retrain', json={}).status_code == 422
+    assert inside(label_app(LabelServer(q), d := AccessControl(8642)), d).post('/retrain', json={}).status_code == 422
 
 
 def test_edited_wrongly_meanwhile(app, q):
@@ -243,6 +244,27 @@ def test_offline_page(q, tmp_path):
     assert not (tmp_path/'x.html').exists()
 
 
+ANSWER = dict(take='blend.', expect='Of 1000 images 20 are <sick>: blend finds "12 (9 to 14)".', sure='One run.',
+              beware=['Only 12 images are sick.', 'Give --prevalence.'], next='bn-fit leaves --compare bn-compare')
+
+def test_the_answer_of_the_comparison_is_on_both_pages(tmp_path):
+    "Word for word as the terminal has it, if the model was made after a comparison; a model that is gone is no error"
+    from fastcore.xml import to_xml
+    from bn_imbalance.evaluate.answer import Answer
+    from bn_imbalance.find.labelling import answer_panel
+    def words(html): return ' '.join(unescape(re.sub('<[^>]+>', ' ', html)).split())
+    model = tmp_path/'model'
+    q = make(tmp_path, 2, source=model)
+    def page(): return words(offline_page(q.folder, tmp_path/'label.html')[0].read_text())
+    assert 'What to expect of the model' not in page() and not answer_panel({})
+    model.mkdir()
+    (model/'model.json').write_text(json.dumps(dict(answer=ANSWER | dict(numbers={}))))
+    for sentence in Answer(**ANSWER).parts.values():
+        for view in page(), words(to_xml(answer_panel(dict(answer=ANSWER))[0])): assert sentence in view
+    (model/'model.json').write_text('{"answer')
+    assert 'What to expect of the model' not in page()
+
+
 def test_port_in_use(q):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
@@ -263,7 +285,8 @@ def test_only_this_machine(q):
 
 
 def test_little_is_loaded():
-    code = 'import sys, bn_imbalance.labelling; print(*{"torch", "fastai", "fasthtml", "uvicorn"} & set(sys.modules))'
+    code = 'import sys, bn_imbalance.find.labelling; ' \
+           'print(*{"torch", "fastai", "fasthtml", "uvicorn"} & set(sys.modules))'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.split() == []
 
 

@@ -4,7 +4,8 @@ import pytest, torch
 from torch import nn
 from hypothesis import given, settings, strategies as st
 from bn_imbalance.core import BadInput
-from bn_imbalance.layers import PLACES, FinalBatchNorm, add_final_bn, find_classifier, fold_final_bn
+from bn_imbalance.models.final_bn import (
+    POSITIONS, FinalBatchNorm, add_final_bn, find_classifier, fold_final_bn)
 
 
 NETS = dict(resnet18='fc', vgg11_bn='classifier.6', mobilenet_v3_small='classifier.3', vit_b_16='heads.head',
@@ -38,16 +39,16 @@ def test_there_and_back(arch, name):
     assert list(folded.state_dict()) == keys
     assert isinstance(model.get_submodule(name), FinalBatchNorm), 'folding changed the model itself'
     with pytest.raises(BadInput, match='already'): add_final_bn(model)
-    with pytest.raises(BadInput, match='beside'): add_final_bn(model, layer=f'{name}.linear')
+    with pytest.raises(BadInput, match='next to'): add_final_bn(model, layer=f'{name}.linear')
 
 
-@given(place=st.sampled_from(PLACES[1:]), affine=st.booleans(), bias=st.booleans(), n_in=st.integers(1, 9),
+@given(position=st.sampled_from(POSITIONS[1:]), affine=st.booleans(), bias=st.booleans(), n_in=st.integers(1, 9),
        n_out=st.integers(1, 5), dtype=st.sampled_from([torch.float, torch.double, torch.bfloat16]),
        seed=st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
-def test_fold(place, affine, bias, n_in, n_out, dtype, seed):
+def test_fold(position, affine, bias, n_in, n_out, dtype, seed):
     torch.manual_seed(seed)
-    model = add_final_bn(nn.Linear(n_in, n_out, bias=bias, dtype=dtype), place, .3, affine) # the model is the layer
+    model = add_final_bn(nn.Linear(n_in, n_out, bias=bias, dtype=dtype), position, .3, affine) # the model is the layer
     assert isinstance(model, FinalBatchNorm)
     with torch.no_grad():
         for p in model.parameters(): p.uniform_(-1, 1)
@@ -122,24 +123,24 @@ def test_unclear():
     with pytest.raises(BadInput, match='result of none.*layer='): add_final_bn(soft, example=torch.randn(2, 4))
     assert isinstance(add_final_bn(soft, layer='0')[0], FinalBatchNorm)
     with pytest.raises(BadInput, match="layer='nothing'"): add_final_bn(nn.Sequential(nn.Linear(4, 2)), layer='nothing')
-    with pytest.raises(BadInput, match='place='): add_final_bn(nn.Linear(4, 2), 'somewhere')
+    with pytest.raises(BadInput, match='position='): add_final_bn(nn.Linear(4, 2), 'somewhere')
     flat = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2), nn.BatchNorm1d(2))
-    for place in PLACES[1:]:
-        with pytest.raises(BadInput, match='beside'): add_final_bn(flat, place)
+    for position in POSITIONS[1:]:
+        with pytest.raises(BadInput, match='next to'): add_final_bn(flat, position)
 
 
-@pytest.mark.parametrize('place', PLACES[1:])
+@pytest.mark.parametrize('position', POSITIONS[1:])
 @pytest.mark.parametrize('affine', [True, False])
-def test_converts_to_synchronized(place, affine):
+def test_converts_to_synchronized(position, affine):
     "As far as it can be seen without GPUs: the same state, the same outputs, and it still folds"
-    net = add_final_bn(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), place, affine=affine)
+    net = add_final_bn(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), position, affine=affine)
     x = torch.randn(32, 6)
     for _ in range(3): net(x)
     state = {k: v.clone() for k, v in net.state_dict().items()}
     want = net.eval()(x)
     sync = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     bn = [m for m in sync.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    assert len(bn) == 1 + (place == 'both') and all(type(m) is nn.SyncBatchNorm and m.momentum == .01 for m in bn)
+    assert len(bn) == 1 + (position == 'both') and all(type(m) is nn.SyncBatchNorm and m.momentum == .01 for m in bn)
     assert {k: v.tolist() for k, v in sync.state_dict().items()} == {k: v.tolist() for k, v in state.items()}
     torch.testing.assert_close(sync.eval()(x), want)
     torch.testing.assert_close(fold_final_bn(sync)(x), want, atol=1e-5, rtol=1e-5)
@@ -209,7 +210,7 @@ def test_hugging_face():
 
 
 def test_needs_pytorch_only():
-    code = ('import bn_imbalance.layers, sys; '
+    code = ('import bn_imbalance.models.final_bn, sys; '
             'print({"fastai", "torchvision", "timm", "sklearn", "pandas"} & set(sys.modules) or "none")')
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert r.stdout.strip() == 'none'

@@ -5,14 +5,14 @@ import numpy as np, pytest, torch
 from torch import nn
 from fastai.vision.all import CrossEntropyLossFlat, DataLoaders, Learner, MixUp, TfmdDL, accuracy
 from bn_imbalance.core import BadInput
-from bn_imbalance.data import read_data
-from bn_imbalance.heads import make_head
-from bn_imbalance.leaderboard import by_class, leaderboard, results
-from bn_imbalance.learners import compare_learner, fits_any_learner, model_learner
-from bn_imbalance.model import Model, build_network, describe_head
-from bn_imbalance.predict import predictions
-from bn_imbalance.recipes import recipes
-from bn_imbalance.records import read_run, run_json
+from bn_imbalance.data.items import read_data
+from bn_imbalance.models.heads import make_head
+from bn_imbalance.evaluate.leaderboard import by_class, summarize, results
+from bn_imbalance.adapters.learners import compare_learner, fits_any_learner, model_learner
+from bn_imbalance.deploy.model import Model, build_network, describe_head
+from bn_imbalance.deploy.predict import predictions
+from bn_imbalance.recipes.base import recipes
+from bn_imbalance.evaluate.runs import read_run, run_json
 
 def dl(n, rare=None, n_classes=2, seed=0, **kwargs):
     "Blobs; class `rare` has two rows in twelve"
@@ -40,7 +40,7 @@ def test_every_recipe_that_fits():
     runs = compare_learner(learn, names, seeds=1, train=briefly)
     runs += compare_learner(learn, ['plain', 'final_bn'], seeds=2, train=briefly)[1::2]
     df = results(runs)
-    assert len(df) == len(names) + 2 and set(leaderboard(df).names) == set(names)
+    assert len(df) == len(names) + 2 and set(summarize(df).names) == set(names)
     assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
     assert learn.cbs == cbs and learn.loss_func is loss and torch.equal(rng, torch.get_rng_state())
     assert all(len(r.test.y) == 48 and sum(r.test.y) == 8 for r in runs)
@@ -135,7 +135,7 @@ def untrained_model(trained_as='weighted', n_classes=2):
     network = dict(arch='resnet18', size=32, mean=[.5, .4, .3], std=[.2, .3, .4], layers=layers)
     about = dict(classes=list('abcde'[:n_classes]), rare=[1], network=network, recipe=dict(trained_as=trained_as),
                  settings=dict(arch='resnet18', size=32, batch_size=16),
-                 decision=dict(scale=1., shift=(0., 0.), offset=(0., 0.), low=(0., 0.), shares=(.5, .5)))
+                 decision=dict(scale=1., shift=(0., 0.), offset=(0., 0.), bounds=(0., 0.), prevalences=(.5, .5)))
     return Model(build_network('resnet18', layers).eval(), about)
 
 
@@ -163,3 +163,32 @@ def test_a_model_as_a_learner_where_something_differs(folder):
     assert own.loss_func.func.weight is None and own.metrics[0].name == 'accuracy' and own.mix_up.learn is own
     assert set(own.dls.train_ds.items.path) != set(model_learner(untrained_model(), data).dls.train_ds.items.path)
     with pytest.raises(BadInput, match='2 classes, the model has 3'): model_learner(untrained_model(n_classes=3), data)
+
+
+def test_a_learner_is_looked_at_before_any_training(tmp_path):
+    def never(l): raise AssertionError('trained')
+    def refused(message, learn, **kwargs):
+        with pytest.raises(BadInput, match=message): compare_learner(learn, ['plain'], seeds=1, train=never, **kwargs)
+    large = learner()
+    large.dls = DataLoaders(dl(96, 1, shuffle=True, drop_last=True).new(bs=128), *large.dls.loaders[1:])
+    refused('96 training images make no batch of 128.*smaller bs', large)
+    last = learner(2, 3)
+    last.dls = DataLoaders(dl(96, 1, shuffle=True, drop_last=True), *last.dls.loaders[1:])
+    last.dls.c = 3
+    refused(r'training: \[.*, 0\]. A class is missing', last)
+    refused(r'the test set: \[48, 0\]. A class is missing', learner(),
+            test=TfmdDL([(torch.zeros(4), torch.tensor(0))]*48, bs=16))
+    several = learner()
+    several.dls = DataLoaders(TfmdDL([(torch.zeros(4), torch.tensor([0, 1]))]*64, bs=16), *several.dls.loaders[1:])
+    refused('one per image', several)
+    from bn_imbalance.models.final_bn import add_final_bn
+    add_final_bn(final := learner(), 'logits')
+    refused('has a final batch normalization already', final)
+
+
+def test_nothing_is_written_where_the_users_models_are(tmp_path):
+    from fastai.callback.tracker import SaveModelCallback
+    learn = learner(cbs=SaveModelCallback(monitor='valid_loss'), path=tmp_path)
+    (tmp_path/'models').mkdir(); (tmp_path/'models'/'model.pth').write_text('mine')
+    compare_learner(learn, ['plain'], seeds=1, train=briefly)
+    assert (tmp_path/'models'/'model.pth').read_text() == 'mine' and len(list(tmp_path.rglob('*'))) == 2

@@ -1,7 +1,7 @@
 """The embedded leaves: deterministic, whole or absent, and never shared between the classes."""
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from bn_imbalance.leaves import leaf_image, save_leaves
+from bn_imbalance.data.leaves import leaf_image, save_leaves
 
 
 @settings(max_examples=25, deadline=None)
@@ -20,7 +20,7 @@ def test_fainter_is_closer_to_healthy():
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    import bn_imbalance.leaves as L
+    import bn_imbalance.data.leaves as L
     real, n = L.leaf_image, [0]
     def failing(*args, **kwargs):
         n[0] += 1

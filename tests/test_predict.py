@@ -1,18 +1,18 @@
-"""New images: good and bad ones, none, many; a file that is continued from any byte; readers that leave."""
+"""New images: good and bad ones, none, many; a file resumed from any byte; readers that leave."""
 import os, shutil, subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
-from bn_imbalance import predict
-from bn_imbalance.model import load_model
-from bn_imbalance.predict import COLUMNS, find_images, predict_csv
+from bn_imbalance.deploy import predict
+from bn_imbalance.deploy.model import load_model
+from bn_imbalance.deploy.predict import COLUMNS, find_images, predict_csv, predict_images
 from deployed import images, one_line, saved # noqa: F401, fixtures
 
 
 def test_a_prediction_does_not_depend_on_its_neighbours(saved, images):
     model, paths = load_model(saved), sorted(images.glob('*/*.jpg'))
-    together = model.predict([images])
-    alone = pd.concat([model.predict(p) for p in paths[:3]], ignore_index=True)
+    together = predict_images(model, [images])
+    alone = pd.concat([predict_images(model, p) for p in paths[:3]], ignore_index=True)
     pd.testing.assert_frame_equal(together[:3], alone)
     assert list(together.path) == list(map(str, paths)) and set(together.label) <= {'good', 'bad'}
     assert ((together.probability > together.threshold) == (together.label == 'bad')).all()
@@ -52,10 +52,11 @@ def test_bad_images(saved, command, tmp_path):
     for path, label, error in zip(t.path, t.label, t.error):
         want = expected[Path(path).name]
         assert want in error and bool(error) == bool(want) == (label == ''), (path, error)
-    a, b = load_model(saved).predict([tmp_path/'field'/'turned.jpg', tmp_path/'field'/'moving.gif']).probability
-    im = Image.open(tmp_path/'field'/'turned.jpg').convert('RGB').rotate(-90, expand=True) # the rotation mark is heeded
+    both = [tmp_path/'field'/'turned.jpg', tmp_path/'field'/'moving.gif']
+    a, b = predict_images(load_model(saved), both).probability
+    im = Image.open(tmp_path/'field'/'turned.jpg').convert('RGB').rotate(-90, expand=True) # EXIF's rotation
     im.save(tmp_path/'upright.png')
-    assert load_model(saved).predict(tmp_path/'upright.png').probability[0] == pytest.approx(a, abs=1e-5)
+    assert predict_images(load_model(saved), tmp_path/'upright.png').probability[0] == pytest.approx(a, abs=1e-5)
 
 
 def test_nothing_to_predict(saved, command, tmp_path):
@@ -108,28 +109,36 @@ def test_lines_of_another_model_are_not_continued(saved, images, command, tmp_pa
     for text, line in (('path,label\na,b\n', 1), (','.join(COLUMNS) + '\na,b,c,d,e,f,g,h\n', 2),
                        (','.join(COLUMNS) + '\na,b\n', 2)):
         out.write_text(text)
-        one_line(command('bn-predict', saved, images, '--csv', out), f'line {line} is not of this model')
+        one_line(command('bn-predict', saved, images, '--csv', out), f'line {line} is of another model')
         assert out.read_text() == text
 
 
-def test_ctrl_c_keeps_whole_lines(saved, images, command, monkeypatch, tmp_path):
-    out, whole, real = tmp_path/'out.csv', tmp_path/'whole.csv', predict.model_logits
+@pytest.mark.parametrize('text', ['my notes', '"my notes\nof two lines\n', 'path,labels', '\ufeffpath'])
+def test_other_files_are_left_alone(saved, images, command, text, tmp_path):
+    "Also one without a complete line, unless it is the start of our header"
+    out = tmp_path/'out.csv'
+    out.write_text(text)
+    one_line(command('bn-predict', saved, images, '--csv', out), f'{out}: holds something else. Give another --csv')
+    assert out.read_text() == text
+
+
+def test_ctrl_c_keeps_complete_lines(saved, images, command, monkeypatch, tmp_path):
+    out, whole, real = tmp_path/'out.csv', tmp_path/'whole.csv', predict.forward_rows
     command('bn-predict', saved, images, '--csv', whole, '--batch-size', 8)
-    calls = []
     def stopped(*args):
-        calls.append(1)
-        if len(calls) == 3: raise KeyboardInterrupt
-        return real(*args)
-    monkeypatch.setattr(predict, 'model_logits', stopped)
+        for i, batch in enumerate(real(*args)):
+            if i == 2: raise KeyboardInterrupt
+            yield batch
+    monkeypatch.setattr(predict, 'forward_rows', stopped)
     one_line(command('bn-predict', saved, images, '--csv', out, '--batch-size', 8),
-             'the same command goes on from there')
+             'rerun the command to resume')
     assert out.read_bytes() == whole.read_bytes()[:len(out.read_bytes())] and out.read_text().count('\n') == 17
-    monkeypatch.setattr(predict, 'model_logits', real)
+    monkeypatch.setattr(predict, 'forward_rows', real)
     code, _, err = command('bn-predict', saved, images, '--csv', out, '--batch-size', 8)
     assert code == 0 and '16 were done before' in err and out.read_bytes() == whole.read_bytes()
 
 
-def test_reader_of_lines_may_leave(saved, images, tmp_path):
+def test_the_reader_of_a_pipe_may_leave(saved, images, tmp_path):
     code = 'import sys; sys.argv = ["bn-predict", *sys.argv[1:]]; from bn_imbalance import cli; cli.bn_predict.cli()'
     p = subprocess.Popen([sys.executable, '-c', code, saved, images, '--batch-size', '2'], stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE)
@@ -141,8 +150,10 @@ def test_reader_of_lines_may_leave(saved, images, tmp_path):
 
 
 def test_little_is_loaded(saved, images):
-    "A table is made without what trains, judges and draws"
-    code = ('import sys; from bn_imbalance.predict import load_model; load_model(sys.argv[1]).predict(sys.argv[2]); '
+    "A table is made without what trains, evaluates and draws"
+    code = ('import sys; from bn_imbalance.deploy.model import load_model; '
+            'from bn_imbalance.deploy.predict import predict_images; '
+            'predict_images(load_model(sys.argv[1]), sys.argv[2]); '
             'print(*{"fastai", "sklearn", "matplotlib", "scipy.stats", "scipy.optimize"} & set(sys.modules))')
     r = subprocess.run([sys.executable, '-c', code, saved, images/'bad'/'000.jpg'], capture_output=True, text=True)
     assert r.returncode == 0 and r.stdout.split() == [], r.stdout + r.stderr

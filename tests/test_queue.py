@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from bn_imbalance.core import BadInput
-from bn_imbalance.queue import Queue, add_round, new_queue, review_queue
+from bn_imbalance.data.images import TEXT
+from bn_imbalance.find.queue import Queue, add_round, new_queue, review_queue
 
 PATHS = [f'a/{i:03d}.jpg' for i in range(60)] + ['ein Blättchen ☘.png', 'comma, "quoted".png', "semi;colon'.png",
                                                   'bytes \udce4.png', 'line\u2028end.png', '=1+1.png']
@@ -13,8 +14,8 @@ PATHS = [f'a/{i:03d}.jpg' for i in range(60)] + ['ein Blättchen ☘.png', 'comm
 def make(folder, paths=PATHS):
     q = new_queue(folder, dict(root='images', source='leaves', majority='healthy', minority='sick', goal={},
                                n_images=99))
-    add_round(q, pd.DataFrame(dict(path=paths, score=1., strategy=['random' if i % 20 == 7 else 'margin'
-                                                                   for i in range(len(paths))])))
+    strategy = ['random' if i % 20 == 7 else 'margin' for i in range(len(paths))]
+    add_round(q, pd.DataFrame(dict(path=pd.Series(paths, dtype=TEXT), score=1., strategy=strategy)))
     return q
 
 
@@ -143,13 +144,16 @@ def test_a_slip_is_told(q, old, new, told):
 
 def test_damaged_folders(q, tmp_path):
     rows = 'rank,path,round,strategy,score\n1,../a,1,x,1\n'
+    newer = (q.folder/'find.json').read_text().replace('"version": 1', '"version": 2')
     for name, text, told in (('find.json', '{', 'damaged'), ('find.json', '[]', 'does not say root'),
-                             ('find.json', '{"root": 3}', 'does not say root'), ('queue.csv', '', 'not a table'),
+                             ('find.json', '{"root": 3}', 'does not say root'),
+                             ('find.json', newer, 'of format 2, this .* reads format 1. Use the version that wrote it'),
+                             ('queue.csv', '', 'not a table'),
                              ('queue.csv', 'a,b\n1,2\n', 'lacks the column'), ('queue.csv', rows, 'line 2')):
         whole = (q.folder/name).read_bytes()
         (q.folder/name).write_text(text)
         with pytest.raises(BadInput, match=told) as e: Queue(q.folder)
-        assert str(q.folder/name) in str(e.value)
+        assert str(q.folder/name) in str(e.value) and (q.folder/name).read_text() == text
         (q.folder/name).write_bytes(whole)
     with pytest.raises(BadInput, match='queue already'): make(q.folder)
     with pytest.raises(BadInput, match='none of them called skip'):
@@ -195,7 +199,7 @@ def test_review(tmp_path):
 
 WRITER = '''
 import sys
-from bn_imbalance.queue import Queue
+from bn_imbalance.find.queue import Queue
 q, who = Queue(sys.argv[1]), sys.argv[2]
 for i, p in list(enumerate(q.rows.path, 1))[int(sys.argv[3]):]:
     q.answer(p, 'sick', who)
@@ -236,7 +240,7 @@ def test_killed_at_any_moment(tmp_path):
 
 FULL = '''
 import resource, sys
-from bn_imbalance.queue import Queue
+from bn_imbalance.find.queue import Queue
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 q = Queue(sys.argv[1])
 for p in q.rows.path: q.answer(p, 'sick', 'Ann')
@@ -263,5 +267,6 @@ def test_no_permission(q):
 
 
 def test_no_network():
-    code = 'import sys, bn_imbalance.queue; print(*{"torch", "fastai", "matplotlib", "sklearn"} & set(sys.modules))'
+    code = 'import sys, bn_imbalance.find.queue; ' \
+           'print(*{"torch", "fastai", "matplotlib", "sklearn"} & set(sys.modules))'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.split() == []

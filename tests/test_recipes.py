@@ -1,5 +1,5 @@
 """One contract for all recipes; the losses against their definitions; failed runs; what the tables say."""
-import copy, re
+import copy, re, subprocess, sys
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from conftest import SMALL, numbers, write_folder
@@ -8,15 +8,18 @@ from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 from bn_imbalance.core import BadInput
-from bn_imbalance.data import SIDES, draw_split, read_data
-from bn_imbalance.leaderboard import failures, leaderboard, rank_table, results
-from bn_imbalance.loaders import TensorDL
-from bn_imbalance.recipes import SUMS as ADDED, USUAL, Recipe, get_recipes, recipes, remix_labels
-from bn_imbalance.records import Run, read_run, run_json
-from bn_imbalance.runs import judge, run_together
-from bn_imbalance.sweep import How, compare
-from bn_imbalance.training import finish_head, train_heads
-from bn_imbalance.verdict import verdict
+from bn_imbalance.data.items import read_data
+from bn_imbalance.data.splits import SPLITS, draw_split
+from bn_imbalance.evaluate.leaderboard import failures, summarize, rank_table, results
+from bn_imbalance.training.loaders import TensorDL
+from bn_imbalance.recipes.base import Recipe, recipes
+from bn_imbalance.recipes.registry import USUAL, ENSEMBLES as ADDED, get_recipes
+from bn_imbalance.recipes.sampling import remix_labels
+from bn_imbalance.evaluate.runs import Run, read_run, run_json
+from bn_imbalance.training.run import evaluate_run, run_together
+from bn_imbalance.training.sweep import Execution, compare
+from bn_imbalance.training.engine import finish_head, train_heads
+from bn_imbalance.evaluate.answer import make_answer
 
 SUMS = ['final_bn+knn', 'logistic_regression+mahalanobis', 'plain+patchcore']
 ALL = [*recipes, *SUMS]
@@ -42,11 +45,11 @@ def made_up_patches(x):
 
 def go(name, n_classes):
     dls, (recipe,), s = made_up_dls(n_classes), get_recipes(name), replace(SMALL, epochs=4)
-    ys = {side: dl.y.numpy() for side, dl in zip(SIDES, dls)}
+    ys = {side: dl.y.numpy() for side, dl in zip(SPLITS, dls)}
     trained = train_heads(dls, [recipe], s, 0)[recipe.training]
     trained.patches = lambda side: made_up_patches(trained.x(side))
     config = dict(data={}, recipe=dict(name=name), settings={}, seed=0, optimizer='any')
-    run = Run(config, [1], **judge(recipe, trained, ys, s, 0))
+    run = Run(config, [1], **evaluate_run(recipe, trained, ys, s, 0))
     return run, finish_head(recipe, trained, ys['train'], s, 0), dls, ys
 
 
@@ -56,8 +59,8 @@ def test_contract(name, n_classes, tmp_path):
     recipe, = get_recipes(name)
     if recipe.one_class and n_classes > 2:
         with pytest.raises(BadInput, match='not of which'): get_recipes(name, n_classes)
-        if not recipe.beside:
-            with pytest.raises(BadInput, match='--separate'): go(name, n_classes)
+        if not recipe.ensemble_with:
+            with pytest.raises(BadInput, match='--multiclass'): go(name, n_classes)
         return
     run, head, dls, ys = go(name, n_classes)
     assert run.failed is None and run.history
@@ -69,10 +72,10 @@ def test_contract(name, n_classes, tmp_path):
     assert run.history[-1]['test']['auroc'] > .7 # it has learnt something
     assert numbers([go(name, n_classes)[0]]) == numbers([run]) # same seed, same numbers
     seen = {'features': dls[2].x, 'patches': made_up_patches(dls[2].x)}
-    x = [seen[o] for o in recipe.looks_at]
+    x = [seen[o] for o in recipe.needs]
     if len(x) == 1: x, = x
     with torch.no_grad(): out = head(x)
-    if not recipe.after: np.testing.assert_allclose(out, z, atol=2e-6)
+    if not recipe.adjust_logits: np.testing.assert_allclose(out, z, atol=2e-6)
     save_file(head.state_dict(), tmp_path/'head.safetensors')
     again = copy.deepcopy(head)
     for v in again.state_dict().values(): v.zero_()
@@ -113,17 +116,17 @@ def test_one_class_recipes_see_no_rare_image(name):
     "Whatever the rare images of the training set are, the head is the same"
     rng = torch.Generator().manual_seed(0)
     x, y = torch.randn(40, 12, generator=rng), torch.tensor([0]*32 + [1]*8)
-    if 'patches' in recipes[name].looks_at: x = made_up_patches(x)
+    if 'patches' in recipes[name].inputs: x = made_up_patches(x)
     other = torch.where((y == 1).view(-1, *[1]*(x.ndim - 1)), 100, x)
-    a, b = (recipes[name].part('finish')(None, o, y, 0, None).state_dict() for o in (x, other))
+    a, b = (recipes[name].part('fit_head')(None, o, y, 0, None).state_dict() for o in (x, other))
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_sums():
     r, = get_recipes('final_bn+knn:k=3:lr=0.01')
     assert r.base == 'final_bn+knn' and r.params['k'][0] == 3 and r.params['lr'][0] == .01
-    a, b = r.halves
-    assert a.options == (('lr', .01),) and b.options == (('k', 3.),) and not a.beside
+    a, b = r.members
+    assert a.options == (('lr', .01),) and b.options == (('k', 3.),) and not a.ensemble_with
     assert a.training == r.training == get_recipes('final_bn:lr=0.01')[0].training # one training does for both
     assert get_recipes(r.name) == [r]
     for wrong in 'knn+final_bn', 'final_bn+plain', 'final_bn+', 'final_bn+knn+knn', 'plain_threshold+knn', 'BN+WL':
@@ -195,13 +198,13 @@ def broken(counts): return Broken()
 
 def test_a_failed_run_is_recorded_and_the_sweep_goes_on(data, tmp_path, monkeypatch, command):
     monkeypatch.setitem(recipes, 'broken', Recipe('broken', 'not a number', loss=broken))
-    s, quiet = replace(SMALL, recipes=['plain', 'broken', 'final_bn']), How(None, 'serial', progress=False)
-    alone, how = compare(data, SMALL, how=quiet), replace(quiet, out=tmp_path)
-    runs = compare(data, s, how=how)
+    s, quiet = replace(SMALL, recipes=['plain', 'broken', 'final_bn']), Execution(None, 'serial', progress=False)
+    alone, execution = compare(data, SMALL, execution=quiet), replace(quiet, out=tmp_path)
+    runs = compare(data, s, execution=execution)
     assert [r.failed is None for r in runs] == [True, True, False, False, True, True]
     assert 'diverged in epoch 1' in runs[2].failed and runs[2].test is None and runs[2].valid is None
     assert numbers(alone) == numbers([r for r in runs if not r.failed]) # nobody else is touched
-    assert numbers(compare(data, s, how=How(tmp_path, progress=False))) == numbers(runs) # from the store
+    assert numbers(compare(data, s, execution=Execution(tmp_path, progress=False))) == numbers(runs) # from the store
     assert len(failures(runs)) == 2 and set(results(runs).recipe) == {'plain', 'final_bn'}
     code, text, err = command('bn-report', tmp_path)
     assert code == 0 and 'Failed and left out' in text and 'diverged' in (tmp_path/'report.html').read_text()
@@ -210,8 +213,8 @@ def test_a_failed_run_is_recorded_and_the_sweep_goes_on(data, tmp_path, monkeypa
 
 def test_overview_of_several(data, tmp_path, command):
     for k, names in enumerate((['plain', 'weighted', 'final_bn'], ['plain', 'final_bn', 'cosine'])):
-        how = How(tmp_path/str(k), 'serial', progress=False)
-        compare(replace(data, name=f'data{k}'), replace(SMALL, recipes=names), how=how)
+        execution = Execution(tmp_path/str(k), 'serial', progress=False)
+        compare(replace(data, name=f'data{k}'), replace(SMALL, recipes=names), execution=execution)
     code, text, err = command('bn-report', tmp_path/'0', tmp_path/'1', '--out', tmp_path/'both')
     assert code == 0, err
     ranks = pd.read_csv(tmp_path/'both'/'ranks.csv')
@@ -228,31 +231,24 @@ def made_up_results(n=8, **means):
     return df.assign(**{m: df.f1_minority for m in others.split()})
 
 
-def said(df): return ' '.join(verdict(leaderboard(df)))
-
-
-def test_verdict_says_what_the_numbers_say():
-    text = said(made_up_results(plain=.6, good=.9, same=.601, bad=.3))
-    assert text.startswith('Use good') and 'Do not bother with same' in text
-    assert 'Worse than plain training: bad' in text
-    assert 'ranks the images better' in text and 'Not distinguishable' not in text
-    df = made_up_results(plain=.6, good=.9, same=.601, bad=.3)
-    df.loc[df.recipe.isin(['same', 'bad']), 'auroc'] = .95 # only the line is in the wrong place
-    text = said(df)
-    assert 'but a better AUROC: same and bad' in text and 'Do not bother' not in text and 'Worse' not in text
-    text = said(made_up_results(plain=.9, other=.5))
-    assert text.startswith('Use plain') and 'Worse than plain training: other' in text
-    a = made_up_results(a=.9)
-    b = a.assign(recipe='b', f1_minority=a.f1_minority[::-1].to_numpy() - 1e-4)
-    assert 'Not distinguishable from it: b' in said(pd.concat([a, b]))
-    assert 'One run is too few' in verdict(leaderboard(made_up_results(1, plain=.6, good=.9)))[0]
-    many = made_up_results(plain=.6, good=.9, **{f'bad{k}': .3 + .01*k for k in range(9)})
-    assert 'Worse than plain training: bad8, bad7, bad6, bad5, bad4 and 4 others.' in said(many)
+def test_an_answer_says_what_the_numbers_say():
+    "From a table of runs alone, too"
+    def said(df): return make_answer(summarize(df))
+    a = said(made_up_results(plain=.6, good=.9, same=.601, bad=.3))
+    assert a.take == 'good.' and 'good has F1 0.88' in a.expect and 'plain training F1 0.6' in a.expect and not a.next
+    assert a.numbers['standing'] == dict(good='recommended', plain='worse', same='worse', bad='worse')
+    assert a.numbers['p_better']['good'] > .99 > .01 > a.numbers['p_better']['bad']
+    assert said(made_up_results(plain=.9, other=.5)).take.startswith('plain: no remedy is seen to be better')
+    df = made_up_results(a=.9)
+    near = df.assign(recipe='b', f1_minority=df.f1_minority - 1e-4)
+    assert 'Practically as good: b.' in said(pd.concat([df, near])).take
+    wild = df.assign(recipe='b', f1_minority=df.f1_minority[::-1].to_numpy() - 1e-4)
+    assert 'Undecided: b.' in said(pd.concat([df, wild])).take
 
 
 def test_a_missing_run_takes_nothing_away():
     df = made_up_results(plain=.6, good=.9)
-    lb = leaderboard(df.drop(df.index[(df.recipe == 'good') & (df.seed == 3)]))
+    lb = summarize(df.drop(df.index[(df.recipe == 'good') & (df.seed == 3)]))
     assert lb['good']['runs', ''] == 7 and lb['good']['vs_plain', 'mean'] == pytest.approx(.3, abs=.03)
 
 
@@ -260,3 +256,13 @@ def test_ranks():
     df = pd.concat([made_up_results(a=.9, b=.5, c=.1).assign(data=d) for d in 'xyz'])
     t = rank_table(df)
     assert list(t.index) == ['a', 'b', 'c'] and t['rank'].tolist() == [1, 2, 3]
+
+
+def test_the_registry_does_not_depend_on_imports():
+    "Whoever imports the recipes has all of them, whatever else is imported"
+    code = ('from bn_imbalance.recipes.registry import get_recipes\n'
+            'print(len(get_recipes("usual")), len(get_recipes("all")))\n'
+            'import bn_imbalance.training.engine\nprint(len(get_recipes("usual")), len(get_recipes("all")))')
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    first, then = r.stdout.splitlines()
+    assert first == then == f'{len(USUAL)} {len(recipes) + len(ADDED)}'

@@ -1,4 +1,4 @@
-"""Runs on disk: those of yesterday are read, damaged ones are set aside, others are not mixed with them."""
+"""Runs on disk: those of yesterday are read, damaged ones are left out, others are not mixed with them."""
 import json, shutil
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,9 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from conftest import numbers
 from bn_imbalance.core import BadInput, stored_results
-from bn_imbalance.leaderboard import failures, results
-from bn_imbalance.records import FORMAT, OPTIMIZERS, Run, Side, Store, read_run, read_runs, run_json
+from bn_imbalance.evaluate.leaderboard import failures, results
+from bn_imbalance.evaluate.runs import (
+    FORMAT, OPTIMIZER, Damaged, Run, Predictions, Store, read_run, read_runs, run_json, written_by)
 
 APPLE = stored_results()/'apple'
 STORED = sorted((APPLE/'runs').glob('*.json'))
@@ -19,12 +20,10 @@ def apple(tmp_path):
     return tmp_path/'apple'
 
 
-def of_format_2(path):
-    "A stored run as it was written when files had format 2"
-    d = json.loads(path.read_text())
-    for later in 'doc', 'rare', 'note': d.pop(later, None)
-    d['config'].pop('optimizer', None)
-    path.write_text(json.dumps(dict(d, format=2)))
+def of_format_3(path):
+    "A stored run as an earlier version wrote it; returns the text"
+    path.write_text(json.dumps(dict(json.loads(path.read_text()), format=3)))
+    return path.read_text()
 
 
 def test_stored_runs_of_the_package_are_read():
@@ -32,33 +31,29 @@ def test_stored_runs_of_the_package_are_read():
     assert [(r.recipe, r.seed) for r in runs] == [('final_bn', 0), ('plain', 0)] and len(STORED) == 2
     for r, path in zip(runs, STORED):
         d = json.loads(path.read_text())
-        assert r.config == {'optimizer': OPTIMIZERS[d['format']]} | d['config']
+        assert r.config == d['config'] and r.config['optimizer'] != OPTIMIZER # they are older
         assert r.history == d['history'] and r.versions == d['versions'] and r.doc == d.get('doc', '')
-        assert r.data['name'] == 'Apple' and r.settings['epochs'] == len(r.history) and r.rare == [1] and not r.apart
+        assert r.data['name'] == 'Apple' and r.rare == [1] and not r.multiclass
+        assert r.settings['epochs'] == len(r.history)
         for side in 'valid', 'test':
             got = getattr(r, side)
             assert got.y.tolist() == d[side]['y'] and got.logits.tolist() == d[side]['logits']
-            assert got.logits.shape == (len(got.y), 2) and (got.said == got.logits.argmax(1)).all()
+            assert got.logits.shape == (len(got.y), 2) and (got.pred == got.logits.argmax(1)).all()
         assert r.metrics()['f1_minority'] == pytest.approx(r.history[-1]['test']['f1_minority'])
     assert list(results(runs).recipe) == ['final_bn', 'plain'] and not len(failures(runs))
 
 
-def test_runs_of_format_2_are_read(apple):
-    now = read_runs(apple)
-    for path in (apple/'runs').glob('*.json'): of_format_2(path)
-    runs = read_runs(apple)
-    assert {r.config['optimizer'] for r in runs} == {OPTIMIZERS[2]} != {OPTIMIZERS[FORMAT]}
-    assert all((r.doc, r.rare, r.note) == ('', [1], None) for r in runs) # what came later has a value nevertheless
-    assert [r.metrics() for r in runs] == [r.metrics() for r in now]
-    assert [r.config | {'optimizer': ''} for r in runs] == [r.config | {'optimizer': ''} for r in now]
-    assert results(runs).equals(results(now))
+def test_runs_of_an_older_format_are_refused(apple):
+    "In one line that says who wrote them; nothing is changed"
+    before = {path: of_format_3(path) for path in (apple/'runs').glob('*.json')}
+    with pytest.raises(BadInput, match='written by bn_imbalance .*: format 3, but this version'): read_runs(apple)
+    assert {path: path.read_text() for path in before} == before
 
 
 def test_runs_of_two_optimizers_are_not_mixed(apple):
     paths = sorted((apple/'runs').glob('*.json'))
-    for path in paths: of_format_2(path)
     run, store = read_run(paths[0]), Store(apple)
-    new = replace(run, config=changed(run.config, 'optimizer', OPTIMIZERS[FORMAT]))
+    new = replace(run, config=changed(run.config, 'optimizer', OPTIMIZER))
     with pytest.raises(BadInput, match='made with optimizer = AdamW.*, now it is fastai'):
         store.get(new.config, new.versions)
     store.put(new)
@@ -75,7 +70,7 @@ def test_round_trip(path, tmp_path):
     assert run_json(again) == text and numbers([again]) == numbers([run]) and again.metrics() == run.metrics()
     old, new = json.loads(path.read_text()), json.loads(text)
     assert {k: new[k] for k in old} == dict(old, format=FORMAT, config=run.config)
-    assert set(new) - set(old) <= {'doc', 'rare', 'note', 'cross'}
+    assert set(new) - set(old) <= {'doc', 'rare', 'note'}
 
 
 @settings(max_examples=30, deadline=None)
@@ -83,7 +78,7 @@ def test_round_trip(path, tmp_path):
        note=st.none() | st.text(), loss=st.none() | st.floats(allow_nan=False, allow_infinity=False))
 def test_round_trip_of_any_run(tmp_path_factory, seed, n_classes, failed, note, loss):
     rng = np.random.default_rng(seed)
-    def side(): return None if failed else Side(rng.integers(0, n_classes, 9), rng.normal(size=(9, n_classes)))
+    def side(): return None if failed else Predictions(rng.integers(0, n_classes, 9), rng.normal(size=(9, n_classes)))
     config = dict(data={}, recipe=dict(name='plain:lr=0.01'), settings={}, seed=seed, optimizer='any')
     run = Run(config, [n_classes - 1], side(), side(), [dict(train_loss=loss)], failed, note, doc='ä "quoted" word')
     store = Store(tmp_path_factory.mktemp('any'))
@@ -95,31 +90,88 @@ def test_round_trip_of_any_run(tmp_path_factory, seed, n_classes, failed, note, 
 def replaced(a, b): return lambda text: text.replace(a, b)
 
 DAMAGES = dict(cut=lambda t: t[:500], empty=lambda t: '', text=lambda t: 'hello', number=lambda t: '7',
-               list=lambda t: '[]', other_format=replaced('"format": ', '"format": 9'),
-               no_format=replaced('"format"', '"form"'), no_config=replaced('"config"', '"c"'),
-               unknown_field=replaced('"format"', '"colour": 1, "format"'), no_side=replaced('"valid"', '"walid"'),
+               list=lambda t: '[]', deep=lambda t: '['*10**5, no_format=replaced('"format"', '"form"'),
+               no_config=lambda t: lacking(t, 'config'), no_side=lambda t: lacking(t, 'valid'),
                odd_side=replaced('"logits"', '"lodgings"'), ragged=replaced('"logits": [[', '"logits": [[0.5, '))
+FORMATS = dict(newer=(replaced(f'"format": {FORMAT}', '"format": 9'), 'format 9'),
+               oldest=(replaced(f'"format": {FORMAT}', '"format": 1'), 'format 1'),
+               odd=(replaced(f'"format": {FORMAT}', '"format": ["a"]'), "format ['a']"),
+               unknown_field=(replaced('"format"', '"colour": 1, "format"'), "holds 'colour'"))
+
+
+def lacking(text, key):
+    d = json.loads(text)
+    del d[key]
+    return json.dumps(d)
+
+
+def bytes_of(folder): return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+
 
 @pytest.mark.parametrize('damage', DAMAGES)
-def test_damaged_runs_are_set_aside(apple, damage, capsys):
+def test_damaged_runs_are_left_out_and_made_anew(apple, damage, capsys):
     path = apple/'runs'/STORED[0].name
-    text = DAMAGES[damage](path.read_text())
+    run, text = read_run(path), DAMAGES[damage](path.read_text())
     assert text != path.read_text()
     path.write_text(text)
-    assert [r.recipe for r in read_runs(apple)] == ['plain']
+    before = bytes_of(apple)
+    with pytest.raises(Damaged, match=f'^{path}: '): read_run(path)
+    for _ in range(2): # told each time
+        assert [r.recipe for r in read_runs(apple)] == ['plain']
+        err = capsys.readouterr().err
+        assert f'{apple}: 1 of 2 runs are damaged and left out, {path.name}. ' in err and err.count('\n') == 1
+    assert bytes_of(apple) == before # reading changes nothing
+    store = Store(apple)
+    assert store.get(run.config, run.versions) is None # the run counts as not done
     err = capsys.readouterr().err
-    assert f'{path}: damaged' in err and err.count('\n') == 1
-    assert not path.exists() and path.with_suffix('.damaged').read_text() == text
-    assert len(read_runs(apple)) == 1 and capsys.readouterr().err == '' # told once
+    assert f'{path}: ' in err and 'counts as not done' in err and err.count('\n') == 1 and bytes_of(apple) == before
+    store.put(run)
+    assert numbers(read_runs(apple)) == numbers([run, read_run(apple/'runs'/STORED[1].name)])
+    for p in (apple/'runs').glob('*.json'): p.write_text(text)
+    with pytest.raises(BadInput, match='no stored runs that can be read: 2 of 2 runs are damaged'): read_runs(apple)
     for p in (apple/'runs').glob('*.json'): p.unlink()
-    with pytest.raises(BadInput, match='no stored runs'): read_runs(apple)
+    with pytest.raises(BadInput, match=r'no stored runs\. Give'): read_runs(apple)
 
 
-def test_a_run_that_is_not_text_is_set_aside(apple):
+@pytest.mark.parametrize('kind', FORMATS)
+def test_runs_of_another_format_are_refused_and_left_alone(apple, kind, command):
+    "An older version does not disable the folder of a newer one"
+    path, (change, told) = apple/'runs'/STORED[0].name, FORMATS[kind]
+    run = read_run(path)
+    path.write_text(run_json(replace(run, versions=dict(bn_imbalance='7.5', torch='9.1'))))
+    path.write_text(change(path.read_text()))
+    before = bytes_of(apple)
+    for f in (lambda: read_run(path), lambda: read_runs(apple), lambda: Store(apple).get(run.config, run.versions)):
+        with pytest.raises(BadInput) as e: f()
+        assert not isinstance(e.value, Damaged) and '\n' not in str(e.value)
+        assert all(o in str(e.value) for o in (str(path), 'bn_imbalance 7.5, torch 9.1', told, 'this version'))
+    code, out, err = command('bn-report', apple)
+    assert code == 1 and err.count('\n') == 1 and told in err and bytes_of(apple) == before
+
+
+def test_a_run_that_is_not_text_or_cannot_be_read(apple, monkeypatch):
     path = apple/'runs'/STORED[0].name
+    def denied(*args, **kwargs): raise PermissionError(13, 'Permission denied')
+    with monkeypatch.context() as m:
+        m.setattr(Path, 'read_text', denied)
+        with pytest.raises(BadInput, match='cannot be read .Permission denied') as e: read_runs(apple)
+    assert not isinstance(e.value, Damaged) # it is whole, so it is not overwritten
     path.write_bytes(b'\xff\xfe\x00')
-    assert read_run(path) is None and path.with_suffix('.damaged').exists()
+    with pytest.raises(Damaged, match='not a text'): read_run(path)
+    path.unlink()
     assert read_run(path) is None # there is none
+
+
+@pytest.mark.parametrize('versions', [None, [], 'one', {}, dict(bn_imbalance=3), dict(bn_imbalance='1\n2')])
+def test_whoever_wrote_it(versions): assert written_by(versions) == 'an unknown version'
+
+
+def test_a_report_says_what_it_leaves_out(apple, command):
+    path = apple/'runs'/STORED[0].name
+    path.write_text(path.read_text()[:500])
+    code, out, err = command('bn-report', apple)
+    assert code == 0 and '1 of 2 runs are damaged and left out' in err and err.count('\n') == 1
+    assert (apple/'report.html').exists() and path.exists()
 
 
 def changed(d, at, value):
@@ -155,8 +207,9 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path):
     with pytest.raises(BadInput, match='cannot be written'): Store(tmp_path/'file'/'out')
 
 
-def test_a_run_without_its_configuration_is_set_aside(tmp_path, capsys):
+def test_a_run_without_its_configuration_is_damaged(tmp_path):
     path = tmp_path/'plain-seed0.json'
-    path.write_text('{"format": 3, "config": {}, "rare": [1], "valid": null, "test": null}')
-    assert read_run(path) is None and path.with_suffix('.damaged').exists()
-    assert 'Set aside' in capsys.readouterr().err
+    empty = dict(format=FORMAT, config={}, rare=[1], valid=None, test=None)
+    path.write_text(json.dumps(empty))
+    with pytest.raises(Damaged, match='something is missing'): read_run(path)
+    assert path.exists()

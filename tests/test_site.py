@@ -13,7 +13,8 @@ import docs, start
 from readme import directives
 
 notebooks = sorted(p for p in nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
-an_api_page = next(p for p in notebooks if p.parent.name == 'api')
+COURSE = 'course', 'appendix'
+an_api_page = next(p for p in notebooks if p.parent.name == 'data' and '"#| export\\n",\n    "def ' in p.read_text())
 each = pytest.mark.parametrize('path', notebooks, ids=lambda p: p.stem)
 PICTURES = 'image/png', 'image/jpeg', 'image/svg+xml'
 
@@ -75,14 +76,15 @@ def test_no_output_is_missing(path):
 
 
 def test_chapters_have_numbers_and_are_linked_by_them():
-    chapters = {re.match(r'0*(\w+?)_', p.name)[1]: p for p in notebooks if p.parent.name == 'course'}
+    chapters = {re.match(r'0*(\w+?)_', p.name)[1].upper(): p for p in notebooks if p.parent.name in COURSE}
     for n, p in chapters.items(): # not "1. ": Pandoc would read a list
         assert read_nb(p).cells[0].source.startswith(f'# {n} · ')
     for path in notebooks:
         text = prose(path)
-        for n, link in re.findall(r'\[(?:[Cc]hapter )?(\d{1,2}[a-z]?)\]\((.*?)\)', text):
+        for n, link in re.findall(r'\[(?:[Cc]hapter |[Aa]ppendix )?(\d|[A-H])(?: ·[^]]*)?\]\((.*?)(?:#.*?)?\)', text):
             assert (path.parent/link).resolve() == chapters[n], (path.name, n, link)
-        assert not (found := re.findall(r'(?<!\[)\b[Cc]hapters? \d.*', text)), f'{path.name}: not linked: {found}'
+        found = re.findall(r'(?<!\[)\b(?:[Cc]hapters? \d|[Aa]ppendix [A-H]\b).*', text)
+        assert not found, f'{path.name}: not linked: {found}'
 
 
 def test_notebooks_start_anywhere():
@@ -102,7 +104,7 @@ def test_notebooks_start_anywhere():
         assert not done.returncode and says in done.stdout and bool(says) == bool(done.stdout)
 
 
-@pytest.mark.parametrize('path', [p for p in notebooks if p.parent.name == 'course'], ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', [p for p in notebooks if p.parent.name in COURSE], ids=lambda p: p.stem)
 def test_chapters_hide_no_import(path):
     for cell in read_nb(path).cells:
         hidden = cell.cell_type == 'code' and 'hide' in directives(cell.source)
@@ -118,11 +120,14 @@ def test_outputs_are_not_large(path):
 
 def test_every_notebook_is_in_the_sidebar_in_order():
     sections = docs.sidebar()
-    assert [name for name, _ in sections] == [None, 'Course', 'Library']
+    rooms = [p.name for p in sorted((root/'bn_imbalance').iterdir()) if (p/'__init__.py').exists()]
+    names = [name for name, _ in sections]
+    assert names[:4] == [None, 'Course', 'Appendices', 'Foundations'] and names[-1] == 'Commands'
+    assert sorted(names[4:-1]) == rooms
     listed = [nbs/p for _, ps in sections for p in ps]
     assert listed[0] == nbs/'index.ipynb' and sorted(listed) == notebooks
     for _, ps in sections[1:]:
-        numbers = [re.match(r'\d+', p.name)[0] for p in ps]
+        numbers = [re.match(r'\d+|[a-h]|index', p.name)[0].replace('index', '') for p in ps]
         assert numbers == sorted(numbers)
     assert len({docs.nbpath2html(p) for p in listed}) == len(listed), 'two notebooks become the same page'
 
@@ -175,15 +180,16 @@ def test_workflow_of_the_site_leads_to_the_sources(tmp_path):
     ignore = shutil.ignore_patterns('.venv', '.git', '__pycache__', '_docs', '_proc', 'tests')
     shutil.copytree(root, copy, symlinks=True, ignore=ignore)
     env = os.environ | dict(REPOSITORY='https://github.com/me/bn', SITE='https://me.github.io/bn/')
-    run = lambda *command: subprocess.run(command, cwd=copy, env=env | dict(PYTHONPATH=str(copy)), check=True)
+    paths = os.pathsep.join([str(copy), str(copy/'tools')]) # as `make docs` has them
+    run = lambda *command: subprocess.run(command, cwd=copy, env=env | dict(PYTHONPATH=paths), check=True)
     run('bash', '-c', steps[at[0]])
     run(Path(sys.executable).parent/'nbdev-export')
     code = f"from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force=True, file_glob='{an_api_page.name}')"
     run(sys.executable, '-c', code)
     text = (copy/'_proc'/an_api_page.relative_to(nbs)).read_text()
-    link = r'\[source\]\(https://github\.com/me/bn/blob/main/bn_imbalance/\w+\.py#L\d+\)'
+    link = r'\[source\]\(https://github\.com/me/bn/blob/main/bn_imbalance/data/\w+\.py#L\d+\)'
     assert text.count('[source](') == len(re.findall(link, text)) > 0
-    assert f'https://colab.research.google.com/github/me/bn/blob/main/nbs/api/{an_api_page.name}' in text
+    assert f'https://colab.research.google.com/github/me/bn/blob/main/nbs/data/{an_api_page.name}' in text
 
 
 # Processing
@@ -199,7 +205,7 @@ def test_processed_notebook(built, path):
     for c in cells:
         lines = [l for l in c['source'] if not l.startswith('#|')]
         folded = '#| code-fold: true\n' in c['source']
-        drawn = path.parent.name == 'course' and pictured(c) and len(lines) > 7
+        drawn = path.parent.name in COURSE and pictured(c) and len(lines) > 7
         assert folded == (drawn or c['id'] == start.ID or 'code-summary' in ''.join(c['source'])), lines
         assert r'\,' not in ''.join(c['source']), 'becomes a backslash on the Markdown page'
         for out, data in outputs(c): # for others Quarto loads RequireJS and jQuery from elsewhere
@@ -218,46 +224,58 @@ def test_processed_notebook(built, path):
 
 
 def test_page_follows_the_address_of_the_project(monkeypatch):
-    from bn_imbalance import _docs
+    import page as _docs
     def page(**address):
         cfg = AttrDict(dict(git_url='', doc_host='', doc_baseurl='/', branch='main', nbs_path=nbs) | address)
         monkeypatch.setattr(_docs, 'get_config', lambda: cfg)
         nb = read_nb(an_api_page)
         home = f'{cfg.doc_host}{cfg.doc_baseurl.rstrip("/")}/'
-        links = f'[`near`]({home}api/core.html#near) [x](https://x.org/api/y.html)'
+        links = f'[`suggest`]({home}data/images.html#near) [x](https://x.org/api/y.html)'
         text = f'[source]({cfg.git_url}/blob/main/x.py)\n\n### near\n\n{links}'
         cell = _docs.mk_cell(text, 'markdown', metadata={'execution': 1})
         proc = _docs.Page(nb)
         proc.begin(); proc(cell)
         return cell, nb.cells[1].source
     cell, top = page()
-    assert cell.source == '### near\n\n[`near`](../api/core.html#near) [x](https://x.org/api/y.html)'
+    assert cell.source == '### near\n\n[`suggest`](../data/images.html#near) [x](https://x.org/api/y.html)'
     assert cell.metadata == {}
     assert 'Colab' not in top
     name, data = re.search(r'download="(.*?)" href="data:.*?;base64,(.*?)"', top).groups()
-    got, want = json.loads(base64.b64decode(data))['cells'], json.loads((nbs/'api'/name).read_text())['cells']
+    got, want = json.loads(base64.b64decode(data))['cells'], json.loads((nbs/'data'/name).read_text())['cells']
     assert [c['source'] for c in got] == [c['source'] for c in want] and not any(c.get('outputs') for c in got)
     cell, top = page(git_url='https://github.com/me/bn', doc_host='https://me.github.io', doc_baseurl='/bn')
     assert cell.source.startswith('[source](https://github.com/me/bn/blob/main/x.py)')
-    assert '](../api/core.html#near)' in cell.source
-    assert f'"https://colab.research.google.com/github/me/bn/blob/main/nbs/api/{an_api_page.name}"' in top
+    assert '](../data/images.html#near)' in cell.source
+    assert f'"https://colab.research.google.com/github/me/bn/blob/main/nbs/data/{an_api_page.name}"' in top
     assert 'download=' in top
 
 
 def test_constants():
-    from bn_imbalance._docs import constants
+    from page import constants
     assert constants('A = 1 # one\n_b = 2\ndef f(): C = 3\nD, E = (4,\n5)') == ['A = 1 # one', 'D, E = (4,\n5)']
     assert constants('Model.save = save_model\nx[0] = 1') == []
 
 
 def test_entries_of_the_library():
-    from bn_imbalance._docs import api_entry, whole_intervals
+    from page import api_entry, unbroken
     entry = '---\n\n### {0}\n\n```python\ndef {0}(\n    n:int=2, # how many\n){1}:\n```\n\n*It*'
     want = '---\n\n## {0} {{#{2} .api}}\n\n```python\n{3} {0}(\n    n:int=2, # how many\n){1}\n```\n\n*It*'
     assert api_entry(entry.format('Body', '->None')) == want.format('Body', '', 'body', 'class')
     assert api_entry(entry.format('LDAM', '')) == want.format('LDAM', '', 'ldam', 'class')
     assert api_entry(entry.format('fit', '->Body')) == want.format('fit', '->Body:', 'fit', 'def')
-    assert whole_intervals('a .95 [.9, 1.0], +.1 [-.2, +.3] x') == 'a .95\xa0[.9,\xa01.0], +.1\xa0[-.2,\xa0+.3] x'
+    assert unbroken('a .95 [.9, 1.0], +.1 [-.2, +.3] x') == 'a .95\xa0[.9,\xa01.0], +.1\xa0[-.2,\xa0+.3] x'
+    assert unbroken('95 % of `5 % 3`\n```\n5 % 3\n```') == '95\xa0% of `5 % 3`\n```\n5 % 3\n```'
+    assert api_entry('### A.__repr__') == '## `A.__repr__` {#a.__repr__ .api}'
+
+
+def test_a_table_has_one_head():
+    import pandas as pd
+    from page import one_head
+    t = pd.DataFrame(dict(a=[1], b=[2]), index=pd.Index(['x'], name='recipe'))
+    made = one_head(t.to_html())
+    assert made.count('<tr') == 2 and re.findall('<th>(.*?)</th>', made) == ['recipe', 'a', 'b', 'x']
+    for other in t.rename_axis(None), pd.concat({'k': t}, axis=1): # no name; two levels
+        assert one_head(other.to_html()) == other.to_html()
 
 
 def test_markdown_pages_share_pictures(tmp_path):
@@ -315,7 +333,8 @@ def test_page_shows_what_the_notebook_shows(built, pages, path):
     soup = pages[built[1]/docs.nbpath2html(path.relative_to(nbs))]
     article, cells = soup.find('article'), read_nb(path).cells
     shown = [c for c in cells if 'hide' not in directives(c.source)]
-    drawn = [directives(c.source)['fig-alt'].strip('"') for c in shown if pictured(c)]
+    drawn = [alt for c in shown for alt in (re.findall(r'!\[([^]]*)\]\(', c.source) if c.cell_type == 'markdown' else
+             [directives(c.source)['fig-alt'].strip('"')] if pictured(c) else [])]
     assert [i['alt'] for i in article.find_all('img')] == drawn
     tables = [d for c in shown for _, d in outputs(c) if 'class="dataframe"' in ''.join(d.get('text/html', ''))]
     assert len(article.select('table.dataframe')) == len(tables)

@@ -6,11 +6,13 @@ from pathlib import Path
 from urllib.parse import unquote
 import numpy as np, pandas as pd, pytest
 from PIL import Image
-from bn_imbalance import sources
+from bn_imbalance.data import download
 from bn_imbalance.core import BadInput
-from bn_imbalance.data import from_folder, read_data
-from bn_imbalance.places import SOURCES, find_fetched
-from bn_imbalance.sources import blob_sha1, fetch_files, file_list, tile_groups
+from bn_imbalance.data.items import from_folder, read_data
+from bn_imbalance.data.sources import SOURCES, locate_fetched
+from bn_imbalance.data.download import blob_sha1, fetch_files, file_list
+
+tile_groups = SOURCES['magnetic_tile'].groups
 
 
 def picture(k, size=256):
@@ -20,7 +22,7 @@ def picture(k, size=256):
 
 
 class Server(ThreadingHTTPServer):
-    "Serves `files`; `plan[file]`: what to do with its first requests: drop, cut, cut_unseen, rubbish, stall, a status"
+    "Serves `files`; `plan[file]`: for its first requests drop, cut, cut_unseen, rubbish, stall, or a status"
     daemon_threads = True
 
     def __init__(self, files):
@@ -80,13 +82,13 @@ PLANTS = ['Apple___Apple_scab', 'Apple___healthy', 'Pepper,_bell___healthy']
 
 @pytest.fixture
 def village(monkeypatch):
-    "A server with twenty images for each of three classes, and a list of them in place of the package's"
+    "A server with twenty images for each of three classes, and a list of them instead of the package's"
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     files = {f'{c}/{k:08x}-1111-2222-3333-444444444444___X {k}.JPG': picture(100*i + k)
              for i, c in enumerate(PLANTS) for k in range(20)}
     rows = [dict(zip(('class', 'file'), n.split('/')), sha1=blob_sha1(b), group=f'leaf {k // 2}')
             for k, (n, b) in enumerate(files.items())]
-    monkeypatch.setattr(sources, 'file_list', lambda name: rows)
+    monkeypatch.setattr(download, 'file_list', lambda name: rows)
     server = Server(files)
     server.rows = rows
     yield server
@@ -107,7 +109,7 @@ def test_the_list():
     assert not df[['class', 'file']].map(lambda o: '/' in o or o.startswith('.') or '"' in o).any(axis=None)
     known = (df.group != '').groupby(df['class'].str.split('_').str[0]).mean().round(2).to_dict()
     assert known == {'Apple': 1, 'Pepper,': 1, 'Tomato': 0}
-    assert (Path(sources.__file__).parent/'plantvillage.csv.xz').stat().st_size < 500_000
+    assert (Path(download.__file__).parent/'plantvillage.csv.xz').stat().st_size < 500_000
     assert blob_sha1(b'hello\n') == 'ce013625030ba8dba906f756967f9e9ca394464a' # git hash-object
 
 
@@ -124,16 +126,17 @@ def test_the_rule_for_tiles():
     assert tile_groups(['exp3_num_14.jpg', 'exp1_num_9.jpg']) == {'exp1_num_9.jpg': 1, 'exp3_num_14.jpg': 1}
     assert tile_groups(['exp3_num_14.jpg', 'exp3_num_19.jpg']) == {'exp3_num_14.jpg': 1, 'exp3_num_19.jpg': 2}
     assert tile_groups(['exp3_num_14.jpg', 'exp4_num_1015.jpg']) == {'exp3_num_14.jpg': 1, 'exp4_num_1015.jpg': 2}
+    assert tile_groups(['000.jpg', 'exp1_num_2.png']) == {}
 
 
 @pytest.mark.parametrize('name', ['plantvillage', 'magnetic_tile'])
 def test_the_list_is_that_of_the_real_images(name):
-    root = find_fetched(name)
+    root = locate_fetched(name)
     if not root: pytest.skip(f'{name} is not here')
     for r in file_list(name)[::97]: assert blob_sha1((root/r['class']/r['file']).read_bytes()) == r['sha1']
 
 
-def test_every_fault_is_mended(village, tmp_path):
+def test_every_fault_is_retried(village, tmp_path):
     names = list(village.files)
     faults = [['drop'], ['cut'], ['cut_unseen'], ['rubbish'], ['stall'], [429], [500], [503], ['drop', 'cut'],
               [429, 'drop']]
@@ -144,7 +147,7 @@ def test_every_fault_is_mended(village, tmp_path):
     assert all(village.asked[n] == 1 for n in names[len(faults):])
     first, second = village.when[names[5]][:2]
     assert second - first >= 1 # as Retry-After said
-    assert 2 <= village.most <= sources.WORKERS
+    assert 2 <= village.most <= download.WORKERS
 
 
 def test_what_is_there_is_not_fetched_again(village, tmp_path):
@@ -177,15 +180,15 @@ def test_wrong_content_is_never_kept(village, tmp_path):
 def test_groups_and_plants(command, village, tmp_path, monkeypatch):
     monkeypatch.setenv('BN_IMBALANCE_CACHE', str(tmp_path/'cache'))
     monkeypatch.delenv('BN_IMBALANCE_PLANTVILLAGE', raising=False)
-    monkeypatch.chdir('/') # nothing shared beside it
-    code, text, err = command('bn-data', 'fetch', 'plantvillage', '--plants', 'Apple', '--url', village.url + '/')
+    monkeypatch.setenv('BN_IMBALANCE_DATA', '') # nothing shared beside it
+    code, text, err = command('bn-data', 'fetch', 'plantvillage', '--parts', 'Apple', '--url', village.url + '/')
     root = tmp_path/'cache'/'plantvillage'
     assert code == 0 and str(root) in text, err
-    assert find_fetched('plantvillage', 'Apple___healthy') == root
-    assert find_fetched('plantvillage', 'Tomato___healthy') is None
+    assert locate_fetched('plantvillage', 'Apple___healthy') == root
+    assert locate_fetched('plantvillage', 'Tomato___healthy') is None
     items = from_folder(root)
     assert sorted(items.label.unique()) == PLANTS[:2] and (items.groupby('group').size() == 2).all()
-    code, *_ = command('bn-data', 'fetch', '--plants', 'pepper,apple', '--url', village.url)
+    code, *_ = command('bn-data', 'fetch', '--parts', 'pepper,apple', '--url', village.url)
     assert code == 0 and sorted(from_folder(root).label.unique()) == PLANTS
     assert max(village.asked.values()) == 1
 
@@ -194,13 +197,13 @@ def test_groups_and_plants(command, village, tmp_path, monkeypatch):
 def tiles(monkeypatch, tmp_path):
     "A server that lays tiles out as GitHub does, the real ones if they are at hand, and the list of them"
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
-    root, rows = find_fetched('magnetic_tile'), file_list('magnetic_tile')[::40]
+    root, rows = locate_fetched('magnetic_tile'), file_list('magnetic_tile')[::40]
     monkeypatch.setenv('BN_IMBALANCE_CACHE', str(tmp_path/'cache'))
-    monkeypatch.chdir('/')
+    monkeypatch.setenv('BN_IMBALANCE_DATA', '')
     def content(k, r): return (root/r['class']/r['file']).read_bytes() if root else picture(k)
     files = {f'{r["class"]}/Imgs/{r["file"]}': content(k, r) for k, r in enumerate(rows)}
     if not root: rows = [{**r, 'sha1': blob_sha1(b)} for r, b in zip(rows, files.values())]
-    monkeypatch.setattr(sources, 'file_list', lambda name: rows)
+    monkeypatch.setattr(download, 'file_list', lambda name: rows)
     server = Server(files)
     server.rows = rows
     yield server
@@ -228,20 +231,20 @@ def test_tiles(command, tiles, tmp_path):
 def test_bad_input_is_one_line(command, village, tmp_path):
     (tmp_path/'file').write_text('')
     for args, message in ((['fetch', 'imagenet'], 'plantvillage and magnetic_tile can'),
-                          (['fetch', 'magnetic_tile', '--plants', 'apple'], 'only plantvillage has plants'),
-                          (['fetch', '--plants', 'aple'], 'Did you mean apple?'),
-                          (['fetch', '--plants', ','], 'There are: apple, pepper'),
+                          (['fetch', 'magnetic_tile', '--parts', 'apple'], 'magnetic_tile has no parts'),
+                          (['fetch', '--parts', 'aple'], 'Did you mean apple?'),
+                          (['fetch', '--parts', ','], 'There are: apple, pepper'),
                           (['fetch', '--url', 'nowhere'], 'expected https://'),
                           (['fetch', '--url', village.url, '--out', tmp_path/'file'/'x'], 'cannot be written'),
                           (['fetch', '--colour', 'red'], 'unrecognized arguments'),
-                          ([], 'expected fetch, check or share'),
-                          (['fetsch'], 'expected fetch, check or share, not fetsch'), (['check'], 'required: data')):
+                          ([], 'expected fetch, check, prevalence'),
+                          (['fetsch'], 'expected fetch, check, prevalence, not fetsch'), (['check'], 'required: data')):
         code, _, err = command('bn-data', *args)
         assert code == 1 and message in err and err.strip().count('\n') == 0 and 'Traceback' not in err, (args, err)
 
 
 def test_no_connection_ends_soon(village, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.urllib3.Retry, 'sleep', lambda *args: None)
+    monkeypatch.setattr(download.urllib3.Retry, 'sleep', lambda *args: None)
     with pytest.raises(BadInput, match='32 images in a row could not be fetched .*refused'):
         fetch_files(village.rows, tmp_path, 'http://127.0.0.1:9/{class}/{file}')
 
@@ -264,10 +267,11 @@ def test_ctrl_c_leaves_whole_files(village, tmp_path):
     village.pause = .5
     code = ('import sys, json, signal; ' # a background job may ignore the signal
             'signal.signal(signal.SIGINT, signal.default_int_handler); '
-            'from bn_imbalance import cli, sources; rows = json.load(open(sys.argv.pop(1))); '
-            'sources.file_list = lambda name: rows; sys.argv[0] = "bn-data"; cli.bn_data.cli()')
+            'from bn_imbalance import cli; from bn_imbalance.data import download; '
+            'rows = json.load(open(sys.argv.pop(1))); download.file_list = lambda name: rows; '
+            'sys.argv[0] = "bn-data"; cli.bn_data.cli()')
     pd.DataFrame(village.rows).to_json(tmp_path/'rows.json', orient='records')
-    args = 'fetch', '--plants', 'apple', '--out', tmp_path/'pv', '--url', village.url
+    args = 'fetch', '--parts', 'apple', '--out', tmp_path/'pv', '--url', village.url
     p = subprocess.Popen([sys.executable, '-c', code, tmp_path/'rows.json', *args], stderr=subprocess.PIPE, text=True,
                          env={**os.environ, 'NO_PROXY': '127.0.0.1'})
     deadline = time.time() + 60
@@ -282,5 +286,5 @@ def test_ctrl_c_leaves_whole_files(village, tmp_path):
 def test_help_lists_both_actions():
     code = 'import sys; sys.argv[0] = "bn-data"; from bn_imbalance import cli; cli.bn_data.cli()'
     r = subprocess.run([sys.executable, '-c', code, '--help'], capture_output=True, text=True)
-    shown = 'bn-data fetch', '--plants', '--url', 'bn-data check', '--minority', '--out'
+    shown = 'bn-data fetch', '--parts', '--url', 'bn-data check', '--minority', '--out'
     assert r.returncode == 0 and all(o in r.stdout for o in shown)

@@ -1,10 +1,11 @@
-"""Groups proposed where there are some and not where there are none; what they are worth; what files give away."""
+"""Groups proposed where there are some and not where there are none; their effective number; what files give away."""
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import roc_auc_score
-from bn_imbalance.shortcuts import FAMILIES, clustered_auroc, shortcut_table, shortcut_texts
-from bn_imbalance.subjects import near_twins, propose_groups, whitened, worth, worth_table, write_groups
+from bn_imbalance.audit.shortcuts import FAMILIES, clustered_auroc, shortcut_table, shortcut_texts
+from bn_imbalance.audit.subjects import (
+    effective_number, effective_table, mutual_neighbors, propose_groups, whitened, write_groups)
 
 RNG = np.random.default_rng(0)
 
@@ -69,11 +70,11 @@ def test_groups_that_are_given_are_kept():
     assert propose_groups(items, RNG.normal(size=(90, 768)), network=True) is None
 
 
-def test_twins_need_no_names():
+def test_mutual_neighbors_need_no_names():
     looks = RNG.normal(size=(300, 100))
     looks[1:100:10] = looks[0:100:10] + .1*RNG.normal(size=(10, 100))
     labels = np.where(np.arange(300) < 200, 'a', 'b')
-    assert near_twins(whitened(looks), labels).tolist() == [[k, k + 1] for k in range(0, 100, 10)]
+    assert mutual_neighbors(whitened(looks), labels).tolist() == [[k, k + 1] for k in range(0, 100, 10)]
     files = [f'{RNG.bytes(8).hex()}.jpg' for _ in range(300)]
     items = pd.DataFrame({'path': files, 'label': labels, 'group': files})
     assert len(set(propose_groups(items, looks, network=True).groups)) == 290
@@ -82,19 +83,19 @@ def test_twins_need_no_names():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 30), st.integers(1, 6), st.floats(0, 1), st.integers(0, 1000))
-def test_worth_lies_between_subjects_and_images(k, m, share, seed):
+def test_effective_number_lies_between_subjects_and_images(k, m, prevalence, seed):
     rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(k), m)
-    looks = share**.5*rng.normal(size=(k, 40))[group] + (1 - share)**.5*rng.normal(size=(k*m, 40))
-    alike, n = worth(looks, group)
+    looks = prevalence**.5*rng.normal(size=(k, 40))[group] + (1 - prevalence)**.5*rng.normal(size=(k*m, 40))
+    alike, n = effective_number(looks, group)
     assert k - 1e-6 <= n <= k*m + 1e-6 and (m == 1 or 0 <= alike <= 1)
-    assert m == 1 or k < 20 or abs(alike - share) < .12
+    assert m == 1 or k < 20 or abs(alike - prevalence) < .12
 
 
-def test_worth_of_odd_groups():
-    assert worth(np.zeros((5, 3)), ['a']*5)[1] == 1 and worth(np.eye(5), list('abcde'))[1] == 5
-    t = worth_table(['x']*4 + ['y']*2, [1, 1, 2, 2, 3, 4], RNG.normal(size=(6, 9)))
-    assert list(t.images) == [4, 2] and list(t.subjects) == [2, 2] and t.worth['y'] == 2
+def test_effective_number_of_odd_groups():
+    assert effective_number(np.zeros((5, 3)), ['a']*5)[1] == 1 and effective_number(np.eye(5), list('abcde'))[1] == 5
+    t = effective_table(['x']*4 + ['y']*2, [1, 1, 2, 2, 3, 4], RNG.normal(size=(6, 9)))
+    assert list(t.images) == [4, 2] and list(t.subjects) == [2, 2] and t.effective['y'] == 2
 
 
 def test_groups_are_written_beside_any_images(tmp_path):

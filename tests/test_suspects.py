@@ -5,13 +5,13 @@ import numpy as np, pandas as pd, pytest
 from bs4 import BeautifulSoup
 from hypothesis import given, settings, strategies as st
 from sklearn.linear_model import Ridge
-from bn_imbalance.check import check_data, check_text, write_check
-from bn_imbalance.core import BadInput
-from bn_imbalance.data import read_data
-from bn_imbalance.leaves import leaf_image
-from bn_imbalance.sources import find_fetched
-from bn_imbalance.suspects import (DOUBT, LeaveOut, check_labels, find_suspects, influence, probability_of_label,
-                                   write_suspects)
+from bn_imbalance.audit.checks import check_data
+from bn_imbalance.audit.page import write_check
+from bn_imbalance.data.items import read_data
+from bn_imbalance.data.leaves import leaf_image
+from bn_imbalance.data.sources import locate_fetched
+from bn_imbalance.audit.labels import (
+    DOUBT, LeaveOut, check_labels, find_doubtful, influence, probability_of_label, write_doubtful)
 
 
 def clouds(n=(200, 12), d=40, apart=4., seed=0):
@@ -47,18 +47,18 @@ def spoil(y, *rows):
 def test_planted_errors_are_found_and_little_else():
     x, y = clouds((400, 40))
     wrong = [3, 50, 77, 420, 430]
-    t = find_suspects(x, spoil(y, *wrong), np.arange(len(y)))
+    t = find_doubtful(x, spoil(y, *wrong), np.arange(len(y)))
     assert set(wrong) <= set(t.index) and len(t) <= 7
     assert (t.given != y[t.index])[wrong].all() and (t.looks_like == y[t.index])[wrong].all()
     assert t.probability.is_monotonic_increasing and t.probability.max() < 1 - DOUBT
-    assert len(find_suspects(x, y, np.arange(len(y)))) <= 2
+    assert len(find_doubtful(x, y, np.arange(len(y)))) <= 2
 
 
 @pytest.mark.parametrize('seed', range(3))
 def test_ten_rare_images(seed):
     x, y = clouds((300, 10), apart=8., seed=seed)
     called, each = spoil(y, 0, 1, 309), np.arange(310) # two of the rare are ordinary, and a rare one is hidden
-    t, lo = find_suspects(x, called, each), LeaveOut(x, called, each)
+    t, lo = find_doubtful(x, called, each), LeaveOut(x, called, each)
     assert 309 in t.index and {0, 1} & set(t.index) and len(t) <= 4
     ten = np.flatnonzero(called == 1)
     assert set(ten[lo.scores[ten, 1].argsort()[:2]]) == {0, 1}
@@ -76,7 +76,7 @@ def test_a_subject_never_judges_itself():
     group[mine] = 0
     known, unknown = (LeaveOut(x, spoil(y, *mine), g).scores[mine, 1] for g in (group, alone))
     assert known.max() < unknown.min()
-    t = find_suspects(x, spoil(y, *mine), group)
+    t = find_doubtful(x, spoil(y, *mine), group)
     assert set(mine) <= set(t.index)
     for i in mine: assert not set(mine) & {*t.like_given[i], *t.like_other[i]}
 
@@ -84,16 +84,16 @@ def test_a_subject_never_judges_itself():
 def test_one_rare_image_is_not_judged():
     x, y = clouds((60, 1), apart=9.)
     assert probability_of_label(LeaveOut(x, y, np.arange(61)).scores, y).shape == (61,)
-    assert 60 not in find_suspects(x, y, np.arange(61)).index
+    assert 60 not in find_doubtful(x, y, np.arange(61)).index
     group = np.r_[np.arange(60), 60, 60, 60] # three images of one subject are not judged either
     x, y = clouds((60, 3), apart=9.)
-    assert not {60, 61, 62} & set(find_suspects(x, y, group).index)
+    assert not {60, 61, 62} & set(find_doubtful(x, y, group).index)
 
 
 def test_three_classes():
     x, y = clouds((200, 60, 20), apart=7.)
     given = y.copy(); given[[0, 205, 262]] = 2, 0, 1
-    t = find_suspects(x, given, np.arange(len(y)))
+    t = find_doubtful(x, given, np.arange(len(y)))
     assert {0, 205, 262} <= set(t.index) and len(t) <= 5
     assert list(t.looks_like[[0, 205, 262]]) == [0, 1, 2]
 
@@ -101,9 +101,9 @@ def test_three_classes():
 def test_the_same_again_and_in_another_order():
     x, y = clouds((150, 15), apart=3.)
     given, order = spoil(y, 4, 155), np.random.default_rng(0).permutation(165)
-    one, two = (find_suspects(x, given, np.arange(165)) for _ in range(2))
+    one, two = (find_doubtful(x, given, np.arange(165)) for _ in range(2))
     pd.testing.assert_frame_equal(one, two)
-    other = find_suspects(x[order], given[order], order)
+    other = find_doubtful(x[order], given[order], order)
     assert list(order[other.index]) == list(one.index)
     np.testing.assert_allclose(other.probability, one.probability, atol=1e-3)
 
@@ -124,7 +124,7 @@ def leaves(tmp_path_factory): return write_leaves(tmp_path_factory.mktemp('leave
 
 def test_from_folder_to_page_and_csv(leaves, command, tmp_path):
     "The command tells, shows and writes the same images"
-    code, text, err = command('bn-data', 'check', leaves, '--suspects', tmp_path/'sub'/'suspects.csv', '--out',
+    code, text, err = command('bn-data', 'check', leaves, '--doubtful', tmp_path/'sub'/'suspects.csv', '--out',
                               tmp_path/'page.html')
     assert code == 0, err
     t = pd.read_csv(tmp_path/'sub'/'suspects.csv')
@@ -133,27 +133,27 @@ def test_from_folder_to_page_and_csv(leaves, command, tmp_path):
     assert all(f.is_file() and f.parent.name == label for f, label in zip(files, t.label))
     assert all(a != b for a, b in zip(t.label, t.looks_like))
     page = BeautifulSoup((tmp_path/'page.html').read_text(), 'html.parser')
-    section = next(s for s in page.find_all('section') if s.h2.text == 'Labels that may be wrong')
+    section = next(s for s in page.find_all('section') if s.h2.text == 'Doubtful labels')
     assert all(f'{f.parent.name}/{f.name}' in section.text for f in files)
-    assert 'Labels that may be wrong' in text and f'Suspects: {tmp_path/"sub"/"suspects.csv"}' in text
+    assert 'Doubtful labels' in text and f'Doubtful labels: {tmp_path/"sub"/"suspects.csv"}' in text
     assert '<script' not in str(page)
 
 
 def test_no_labels_are_looked_at_unless_asked(leaves, command, tmp_path):
     code, text, _ = command('bn-data', 'check', leaves, '--quick', '--out', tmp_path/'page.html')
-    assert code == 0 and 'may be wrong' not in text + (tmp_path/'page.html').read_text()
+    assert code == 0 and 'oubtful' not in text + (tmp_path/'page.html').read_text()
 
 
 def test_page_names_every_suspect(leaves, tmp_path):
     c = check_data(leaves)
     n = len(c.items)
-    c.suspects = pd.DataFrame(dict(label=c.items.label, looks_like='sick', probability=.1, influence=np.nan,
+    c.doubtful = pd.DataFrame(dict(label=c.items.label, looks_like='sick', probability=.1, influence=np.nan,
                                    like_given=[[0]]*n, like_other=[[1]]*n))
     page = write_check(c, tmp_path/'page.html').read_text()
     assert n > 40 and all(f'<code>{name}</code>' in page for name in c.items.name)
-    c.suspects = c.suspects.head(0)
+    c.doubtful = c.doubtful.head(0)
     assert 'None.' in write_check(c, tmp_path/'page.html').read_text()
-    assert write_suspects(c, tmp_path/'none.csv').read_text() == 'path,label,looks_like,probability\n'
+    assert write_doubtful(c, tmp_path/'none.csv').read_text() == 'path,label,looks_like,probability\n'
 
 
 def test_bad_input_is_one_line(leaves, command, tmp_path):
@@ -161,7 +161,7 @@ def test_bad_input_is_one_line(leaves, command, tmp_path):
     for p in sorted((leaves/'healthy').iterdir())[:3]: shutil.copy(p, tmp_path/'one'/'healthy')
     for args, message in (([tmp_path/'one', '--labels'], 'one class only (healthy)'),
                           ([leaves, '--labels', '--quick'], 'give one'),
-                          ([leaves, '--suspects', tmp_path/'file'/'s.csv'], 'cannot be written')):
+                          ([leaves, '--doubtful', tmp_path/'file'/'s.csv'], 'cannot be written')):
         code, text, err = command('bn-data', 'check', *args, '--out', tmp_path/'p.html')
         assert code == 1 and message in err and err.strip().count('\n') == 0 and 'Traceback' not in err, (args, err)
 
@@ -173,13 +173,13 @@ def test_copies_do_not_vouch_for_each_other(leaves, tmp_path):
     c = check_data(root); check_labels(c)
     copies = set(c.items.index[c.items.digest.duplicated(keep=False)])
     assert len(copies) == 4
-    for o in c.suspects.itertuples():
+    for o in c.doubtful.itertuples():
         if o.Index in copies: assert not copies & {*o.like_given, *o.like_other}
 
 
 @pytest.mark.slow
 def test_real_leaves_with_planted_errors(tmp_path):
-    village = find_fetched('plantvillage', 'Apple___healthy')
+    village = locate_fetched('plantvillage', 'Apple___healthy')
     if not village: pytest.skip('no PlantVillage beside the repository')
     data = read_data(village, majority='Apple___healthy', minority='Apple___Apple_scab')
     rows = [data.items[data.items.label == k].drop_duplicates('group').head(n)
@@ -189,5 +189,5 @@ def test_real_leaves_with_planted_errors(tmp_path):
         {'Apple___healthy': 'Apple___Apple_scab', 'Apple___Apple_scab': 'Apple___healthy'}))
     items.assign(label=given)[['path', 'label', 'group']].to_csv(tmp_path/'leaves.csv', index=False)
     c = check_data(tmp_path/'leaves.csv'); check_labels(c)
-    found = {Path(p) for p in c.items.path[c.suspects.index]} & {Path(p) for p in items.path[[5, 6, 180, 181]]}
-    assert len(found) >= 3 and len(c.suspects) <= 12
+    found = {Path(p) for p in c.items.path[c.doubtful.index]} & {Path(p) for p in items.path[[5, 6, 180, 181]]}
+    assert len(found) >= 3 and len(c.doubtful) <= 12

@@ -1,21 +1,25 @@
 """The fast way is the same as the slow way; the stored features; the store."""
 import json, os
 from dataclasses import replace
-import numpy as np, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from conftest import SMALL, numbers
 from safetensors.torch import save_file
 from threadpoolctl import threadpool_info
+from PIL import Image
 from torch import nn
-from bn_imbalance import features
+from bn_imbalance.training import features
 from bn_imbalance.core import BadInput
-from bn_imbalance.data import draw_split
-from bn_imbalance.features import body_features, feature_store
-from bn_imbalance.recipes import Recipe, get_recipes, recipes, weighted_cross_entropy
-from bn_imbalance.records import read_run, read_runs
-from bn_imbalance.runs import run_together
-from bn_imbalance.stack import HeadStack, dropout_rates
-from bn_imbalance.sweep import How, compare
-from bn_imbalance.training import choose_engine, fit, make_learner, recipe_head, threads
+from bn_imbalance.data.splits import draw_split
+from bn_imbalance.training.features import backbone_features, feature_store, forward_batches
+from bn_imbalance.recipes.base import Recipe, recipes
+from bn_imbalance.recipes.losses import weighted_cross_entropy
+from bn_imbalance.recipes.registry import get_recipes
+from bn_imbalance.evaluate.runs import read_run, read_runs
+from bn_imbalance.training.run import run_config, run_together
+from bn_imbalance.training import stack
+from bn_imbalance.training.stack import HeadStack, dropout_rates
+from bn_imbalance.training.sweep import Execution, compare
+from bn_imbalance.training.engine import choose_engine, fit_learner, make_learner, recipe_head, threads
 
 
 def alone(split, recipe, s, seed=0): return run_together(split, [recipe], s, seed)[0]
@@ -41,6 +45,23 @@ def test_recipes_together_are_recipes_alone(data):
         assert numbers([run]) == numbers([alone(split, r, SMALL)]), r.name
 
 
+TINY = [(1, 1, 2, 1, {}), (3, 1, 2, 2, {}), (2, 1, 64, 4, {}), (3, 1, 2, 1, dict(engine='images')),
+        (3, 1, 2, 2, dict(unfreeze=1)), (3, 1, 64, 1, dict(train_bn=True))]
+
+
+@pytest.mark.parametrize('majority,minority,bs,epochs,more', TINY)
+def test_tiny_trainings(data, majority, minority, bs, epochs, more):
+    "A step or a few, of all recipes that are trained; those that train a second time as well"
+    s = replace(SMALL, arch='mobilenetv3_small_050', batch_size=bs, epochs=epochs, **more)
+    split = draw_split(data, s, 0)
+    n = {('train', 'majority'): majority, ('train', 'minority'): minority}
+    split = pd.concat([t.head(n.get(k, 6)) for k, t in split.groupby(['split', 'label'])])
+    chosen = [r for r in get_recipes('all') if r.trains and not (r.augment or r.ensemble_with)]
+    if more: chosen = get_recipes('plain,final_bn,ldam_drw,lws') # end to end takes longer
+    for r in run_together(split, chosen, s, 0):
+        assert not r.failed and r.history and np.isfinite(r.test.logits).all(), r.recipe
+
+
 def half_dropout(head):
     for m in head.modules():
         if isinstance(m, nn.Dropout): m.p /= 2
@@ -59,38 +80,53 @@ def test_other_dropout_rates_are_not_stacked(data):
     with pytest.raises(BadInput, match='other dropout rates'): HeadStack(heads)
 
 
+def test_without_the_private_operator(data, monkeypatch):
+    "`onednn_linear` makes it quicker and nothing else; a PyTorch that lacks it trains the same heads"
+    def f1():
+        runs = compare(data, big, execution=Execution(progress=False))
+        return [r.history[-1]['test']['f1_minority'] for r in runs]
+    big = replace(SMALL, seeds=1) # a fastai head, whose layer of 512 x 1024 is large enough
+    quick = f1()
+    def gone(*args): raise AttributeError('_linear_pointwise')
+    monkeypatch.setattr(stack, 'has_onednn_linear', lambda: False)
+    monkeypatch.setattr(stack, 'onednn_linear', gone)
+    np.testing.assert_allclose(f1(), quick, atol=.05)
+    monkeypatch.setattr(stack, 'has_onednn_linear', lambda: True)
+    with pytest.raises(AttributeError): HeadStack([torch.nn.Linear(512, 512)])(torch.randn(4, 512)) # it is used
+
+
 def test_engine_choice():
     plain, seeing = recipes['plain'], replace(recipes['plain'], on_images=True)
     assert choose_engine(plain, SMALL) == 'features'
     assert choose_engine(plain, replace(SMALL, train_bn=True)) == 'images'
     assert choose_engine(seeing, SMALL) == 'forward'
     assert choose_engine(seeing, replace(SMALL, engine='images')) == 'images'
-    with pytest.raises(BadInput, match='body learns'):
+    with pytest.raises(BadInput, match='backbone learns'):
         choose_engine(plain, replace(SMALL, train_bn=True, engine='features'))
     with pytest.raises(BadInput, match='must see its images'): choose_engine(seeing, replace(SMALL, engine='features'))
 
 
 def test_missing_features_are_computed_again(data):
     items = data.items
-    good, store = body_features(items, SMALL, 'cpu'), feature_store(SMALL, 'cpu')
+    good, store = backbone_features(items, SMALL, 'cpu'), feature_store(SMALL, 'cpu')
     gone = items.digest.iloc[5]
     assert gone in store.get(items.digest)
     with store.db: store.db.execute('delete from features where key = ?', (gone,))
     assert gone not in store.get([gone]) and len(store.get(items.digest)) == len(items) - 1
-    torch.testing.assert_close(body_features(items, SMALL, 'cpu').x, good.x, rtol=0, atol=0)
+    torch.testing.assert_close(backbone_features(items, SMALL, 'cpu').x, good.x, rtol=0, atol=0)
     store.db.close()
     whole = store.path.read_bytes()
     for junk in b'junk', whole[:5000] + os.urandom(3000):
         store.path.write_bytes(junk)
-        with pytest.raises(BadInput, match='cannot be used .* Delete it') as e: body_features(items, SMALL, 'cpu')
+        with pytest.raises(BadInput, match='cannot be used .* Delete it') as e: backbone_features(items, SMALL, 'cpu')
         assert str(store.path) in str(e.value) and '\n' not in str(e.value)
         store.path.unlink() # as it says
-        torch.testing.assert_close(body_features(items, SMALL, 'cpu').x, good.x, rtol=0, atol=0)
+        torch.testing.assert_close(backbone_features(items, SMALL, 'cpu').x, good.x, rtol=0, atol=0)
 
 
 def test_features_do_not_depend_on_what_was_there(data):
     part, s = data.items.iloc[7:30:3], replace(SMALL, size=40)
-    some, whole = body_features(part, s), body_features(data.items, s)
+    some, whole = backbone_features(part, s), backbone_features(data.items, s)
     torch.testing.assert_close(some[part.digest], whole[part.digest], rtol=1e-5, atol=1e-5)
 
 
@@ -114,31 +150,32 @@ def test_anything_that_changes_features_changes_the_store(tmp_path, monkeypatch)
 
 @pytest.mark.slow # starts processes
 def test_same_table_from_both_backends(data, tmp_path):
-    here, there = (compare(data, SMALL, how=How(tmp_path/b, b, progress=False)) for b in ('serial', 'process'))
+    here, there = (compare(data, SMALL, execution=Execution(tmp_path/b, b, progress=False))
+                   for b in ('serial', 'process'))
     assert numbers(here) == numbers(there) and len(here) == 4
 
 
 def test_same_table_after_a_stop(data, tmp_path):
-    how = How(tmp_path, 'serial', progress=False)
-    whole = compare(data, SMALL, how=how)
+    execution = Execution(tmp_path, 'serial', progress=False)
+    whole = compare(data, SMALL, execution=execution)
     (tmp_path/'runs/plain-seed1.json').unlink()
     cut = tmp_path/'runs/final_bn-seed0.json'
     cut.write_text(cut.read_text()[:500]) # a record cut off in the middle
-    assert numbers(compare(data, SMALL, how=how)) == numbers(whole)
-    assert cut.with_suffix('.damaged').exists()
+    assert numbers(compare(data, SMALL, execution=execution)) == numbers(whole)
+    assert not list((tmp_path/'runs').glob('*.damaged'))
     assert numbers(read_runs(tmp_path)) == numbers(sorted(whole, key=lambda r: (r.recipe, r.seed)))
 
 
 def test_a_store_is_not_mixed(data, tmp_path):
-    how = How(tmp_path, progress=False)
-    compare(data, SMALL, how=how)
+    execution = Execution(tmp_path, progress=False)
+    compare(data, SMALL, execution=execution)
     with pytest.raises(BadInput, match='settings.epochs = 2, now it is 3'):
-        compare(data, replace(SMALL, epochs=3), how=how)
+        compare(data, replace(SMALL, epochs=3), execution=execution)
     assert len(list((tmp_path/'runs').iterdir())) == 4
 
 
 def test_runs_are_json_and_hold_what_judges_them(data, tmp_path):
-    run, = compare(data, replace(SMALL, seeds=1, recipes=['final_bn']), how=How(tmp_path, progress=False))
+    run, = compare(data, replace(SMALL, seeds=1, recipes=['final_bn']), execution=Execution(tmp_path, progress=False))
     path, = (tmp_path/'runs').iterdir()
     again = read_run(path)
     assert again.metrics() == run.metrics()
@@ -151,7 +188,7 @@ def test_the_whole_body_learns_after_the_head(data):
     split = draw_split(data, s, 0)
     learn = make_learner(split, r, s, 0)
     before = {k: v.clone() for k, v in learn.model[0].state_dict().items()}
-    keep = fit(learn, s, 0)
+    keep = fit_learner(learn, s, 0)
     assert len(keep.epochs) == 3
     assert all(not torch.equal(v, before[k]) for k, v in learn.model[0].named_parameters())
     rates = [g['lr'] for g in learn.opt.hypers]
@@ -159,7 +196,17 @@ def test_the_whole_body_learns_after_the_head(data):
     run, frozen = alone(split, r, s), alone(split, r, replace(s, unfreeze=0, engine='images'))
     assert run.engine == 'images' and len(run.history) == 3
     assert run.history[0] == frozen.history[0] # the head alone comes first
-    with pytest.raises(BadInput, match='its body learns'): choose_engine(r, replace(s, engine='features'))
+    with pytest.raises(BadInput, match='its backbone learns'): choose_engine(r, replace(s, engine='features'))
+
+
+def test_deferral_counts_both_fits(data):
+    "LDAM-DRW stays re-weighted once it is: the progress runs over the frozen epochs and the others"
+    s, r, seen = replace(SMALL, epochs=2, unfreeze=3), recipes['ldam_drw'], []
+    learn = make_learner(draw_split(data, s, 0), r, s, 0)
+    real = learn.loss_func.progress
+    learn.loss_func.progress = lambda done: seen.append((done, real(done), learn.loss_func.late)[::2])
+    fit_learner(learn, s, 0)
+    assert seen == [(0, False), (.2, False), (.4, False), (.6, False), (.8, True)]
 
 
 def test_bfloat16_is_for_training_alone(data):
@@ -179,3 +226,36 @@ def test_numpy_keeps_to_the_threads_too():
     for n in 2, 1:
         with threads(n): assert of_numpy() == {n}
     assert of_numpy() == before
+
+
+def test_batches_are_padded_and_tell_what_cannot_be_read(tmp_path):
+    "The last batch has the shape of the others; a file that is no image has an error, not an output"
+    files, shapes = [tmp_path/f'{i}.png' for i in range(5)], []
+    for i, f in enumerate(files):
+        Image.fromarray(np.full((8, 8, 3), 50*i, np.uint8)).save(f)
+    files[3].write_text('no image')
+    class Means(torch.nn.Module):
+        def forward(self, x):
+            shapes.append(tuple(x.shape))
+            return x.mean((2, 3)), x.amax((2, 3))
+    batches = list(forward_batches(Means(), files, 8, ((0,)*3, (1,)*3), 3, 'cpu'))
+    assert shapes == [(3, 3, 8, 8)]*2
+    assert [[bool(error) for *_, error in rows] for rows, _ in batches] == [[False]*3, [True, False]]
+    means = torch.cat([out[0] for _, out in batches])[:, 0]
+    assert torch.allclose(means*255, torch.tensor([0., 50, 100, 200]), atol=1e-4)
+    assert [out for _, out in forward_batches(Means(), files[3:4], 8, ((0,)*3, (1,)*3), 3, 'cpu')] == [None]
+
+
+def test_the_record_says_whether_a_recipe_is_one_class():
+    "`one_class` stands in the configuration of a one-class recipe and of a sum with one, only there"
+    def about(name): return run_config({}, get_recipes(name)[0], SMALL, 0)['recipe']
+    assert about('knn')['one_class'] is True and about('plain+knn')['one_class'] is True
+    assert 'one_class' not in about('plain')
+
+
+def test_settings_of_a_comparison_are_not_those_of_a_run():
+    "Runs are found again whatever else is compared; the position of an ablation is part of its recipes"
+    changes = dict(recipes=['plain'], seeds=9, tune=3, tuned=['none'], factors=['BN'], position='features',
+                   prevalence=.1, cost_miss=2., cost_alarm=1., min_recall=.9)
+    plain = recipes['plain']
+    assert run_config({}, plain, replace(SMALL, **changes), 0) == run_config({}, plain, SMALL, 0)

@@ -4,18 +4,21 @@ import numpy as np, pandas as pd, pytest
 from conftest import QUICK, SMALL, numbers, write_folder
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import f1_score
-from bn_imbalance import runs as runs_module
-from bn_imbalance.choice import best_variant, tuning_trials, validation_f1, validation_log_loss, with_tuned
+from bn_imbalance.training import run as runs_module
+from bn_imbalance.evaluate.choice import (
+    best_variant, tuning_trials, validation_f1, validation_log_loss, with_tuned)
 from bn_imbalance.core import load_settings
-from bn_imbalance.data import draw_split, read_data, targets
-from bn_imbalance.goal import Goal
-from bn_imbalance.recipes import get_recipes, recipes
-from bn_imbalance.records import Run, Side, read_runs
-from bn_imbalance.sweep import How, compare
-from bn_imbalance.tuning import field_to_try, settings_to_try
+from bn_imbalance.data.items import read_data, targets
+from bn_imbalance.data.splits import draw_split
+from bn_imbalance.evaluate.goal import Goal
+from bn_imbalance.recipes.base import recipes
+from bn_imbalance.recipes.registry import get_recipes
+from bn_imbalance.evaluate.runs import Run, Predictions, read_runs
+from bn_imbalance.training.sweep import (
+    Execution, compare, hyperparameter_trials, recipes_to_run)
 
 TRIES = 3
-TO_TRY = field_to_try(replace(SMALL, recipes=['plain', 'focal'], tune=TRIES))[0]
+TO_TRY = recipes_to_run(replace(SMALL, recipes=['plain', 'focal'], tune=TRIES))[0]
 
 
 def tries_of(runs, goal=Goal()): return tuning_trials(runs, {r.recipe for r in runs}, goal)
@@ -38,42 +41,43 @@ def tuned(data, tmp_path_factory):
         return real(engine, split, recipes, s, seed, *args)
     with pytest.MonkeyPatch.context() as m:
         m.setattr(runs_module, 'train', train)
-        how = How(tmp_path_factory.mktemp('tuned')/'out', 'serial', progress=False)
-        return compare(data, SMALL, how=how, recipes=TO_TRY), given, how.out
+        execution = Execution(tmp_path_factory.mktemp('tuned')/'out', 'serial', progress=False)
+        return compare(data, SMALL, execution=execution, recipes=TO_TRY), given, execution.out
 
 
 def test_the_same_budget_for_all():
-    assert [r.name for r in settings_to_try(recipes['plain'], 1)] == ['plain']
+    assert [r.name for r in hyperparameter_trials(recipes['plain'], 1)] == ['plain']
     for r in (r for r in get_recipes('all') if any(w.tune for _, w in r.params.values())):
-        tries = settings_to_try(r, 7)
+        tries = hyperparameter_trials(r, 7)
         assert len({t.name for t in tries}) == 7 and tries[0] == r, r.name
         assert [get_recipes(t.name)[0] for t in tries] == tries # the names tell everything
     none = replace(SMALL, recipes=['plain', 'focal'], tuned=['none'])
-    assert field_to_try(none) == (get_recipes('plain,focal'), [])
-    assert len(field_to_try(replace(none, tune=4))[0]) == 8
+    assert recipes_to_run(none) == (get_recipes('plain,focal'), [])
+    assert len(recipes_to_run(replace(none, tune=4))[0]) == 8
 
 
-def test_baselines_are_always_tuned_where_that_is_cheap():
-    s = load_settings(recipes='plain, focal, final_bn', epochs=7, lr=.01)
-    field, tries = field_to_try(s)
+def test_baselines_are_tuned_where_that_is_cheap():
+    assert len(recipes_to_run(load_settings(recipes='plain, final_bn'))[0]) == 2 # only if it is asked for
+    s = load_settings(recipes='plain, focal, final_bn', tuned='plain, final_bn', epochs=7, lr=.01)
+    field, tries = recipes_to_run(s)
     assert len(field) == 13 and len(tries) == 12 and field[6].name == 'focal'
     assert {r.params['epochs'][0] for r in field[:6]} == {None, 21}
     assert {r.params['lr'][0] for r in field[:6]} == {None, .00333, .001}
-    assert len(field_to_try(replace(s, engine='images'))[0]) == 3
+    assert len(recipes_to_run(replace(s, engine='images'))[0]) == 3
 
 
 def test_a_longer_training_is_the_longer_training(data):
     "A recipe with a length of its own, among others, gives what settings of that length give"
     field = get_recipes('plain, plain:epochs=4, focal')
-    how = How(None, 'serial', progress=False)
-    some = compare(data, SMALL, how=how, seeds=[0], recipes=field)
-    alone, = compare(data, replace(SMALL, epochs=4), how=how, seeds=[0], recipes=get_recipes('plain'))
+    execution = Execution(None, 'serial', progress=False)
+    some = compare(data, SMALL, execution=execution, seeds=[0], recipes=field)
+    alone, = compare(data, replace(SMALL, epochs=4), execution=execution, seeds=[0], recipes=get_recipes('plain'))
     assert np.array_equal(some[1].test.logits, alone.test.logits) and len(some[1].history) == 4
     assert not np.array_equal(some[0].test.logits, alone.test.logits)
 
 
 def test_with_a_goal_the_log_loss_chooses(tuned):
-    runs, goal = tuned[0], Goal(share=.1)
+    runs, goal = tuned[0], Goal(prevalence=.1)
     t = tries_of(runs, goal)
     losses = {(r.recipe, r.seed): validation_log_loss(r, .1) for r in runs}
     assert all(o.score == -losses[o.variant, o.seed] for o in t.itertuples())
@@ -84,7 +88,7 @@ def test_the_best_on_validation_is_chosen(data, tuned):
     runs, _, out = tuned
     trials = tries_of(runs)
     assert len(trials) == 12 and set(trials.seed) == {0, 1}
-    again = compare(data, SMALL, how=How(out, progress=False), recipes=TO_TRY)
+    again = compare(data, SMALL, execution=Execution(out, progress=False), recipes=TO_TRY)
     assert trials.equals(tries_of(again)) # from the store
     assert trials.chosen.sum() == 4
     for _, t in trials.groupby(['recipe', 'seed']): # one of them, the first with the best score
@@ -122,7 +126,7 @@ def test_nothing_of_the_test_side_changes_what_is_chosen(tuned, seed):
     runs, rng = tuned[0], np.random.default_rng(seed)
     def other(r):
         y = rng.permutation(r.test.y)
-        return replace(r, test=Side(y, rng.normal(size=r.test.logits.shape)), history=[], seconds=9.)
+        return replace(r, test=Predictions(y, rng.normal(size=r.test.logits.shape)), history=[], seconds=9.)
     trials, i = tries_of(runs), int(rng.integers(len(runs)))
     for changed in [[other(r) for r in runs], [other(r) if k == i else r for k, r in enumerate(runs)]]:
         assert tries_of(changed).equals(trials)
@@ -134,8 +138,9 @@ def test_validation_decides(tuned):
     "A try with better answers on validation is chosen, whatever it does on the test images"
     runs = tuned[0]
     for k, r in enumerate(runs):
-        right = replace(r, valid=Side(r.valid.y, np.eye(2)[r.valid.y]), test=Side(r.test.y, np.eye(2)[1 - r.test.y]))
-        bad = [replace(o, valid=Side(o.valid.y, np.eye(2)[1 - o.valid.y])) for o in runs]
+        right = replace(r, valid=Predictions(r.valid.y, np.eye(2)[r.valid.y]),
+                        test=Predictions(r.test.y, np.eye(2)[1 - r.test.y]))
+        bad = [replace(o, valid=Predictions(o.valid.y, np.eye(2)[1 - o.valid.y])) for o in runs]
         t = tries_of([*bad[:k], right, *bad[k+1:]])
         is_right = (t.variant == r.recipe) & (t.seed == r.seed)
         assert t.chosen[is_right].item() and t.score.equals(is_right.astype(float))
@@ -164,7 +169,7 @@ def made_up(recipe, seed, valid, rare=(1,), failed=None, counts=(6, 4), test=(5,
     "A run whose share `valid` of the rare images is found on validation, without a false alarm"
     y, yt = np.repeat([0, 1], counts), np.repeat([0, 1], test)
     said = y*(np.arange(len(y)) < counts[0] + valid*counts[1])
-    sides = [None, None] if failed else [Side(y, np.eye(2)[said]), Side(yt, np.eye(2)[yt])]
+    sides = [None, None] if failed else [Predictions(y, np.eye(2)[said]), Predictions(yt, np.eye(2)[yt])]
     return Run(dict(recipe=dict(name=recipe), seed=seed), list(rare), *sides, failed=failed)
 
 
@@ -183,7 +188,7 @@ def test_among_equals_the_default_and_the_first_by_name_win():
 def test_validation_f1_is_under_the_shares_of_the_test_set(found, n0, n1):
     run = made_up('plain', 0, found, counts=(n0, n1), test=(7, 3))
     weights = np.where(run.valid.y == 1, .3/np.mean(run.valid.y), .7/np.mean(run.valid.y == 0))
-    assert validation_f1(run) == pytest.approx(f1_score(run.valid.y, run.valid.said, sample_weight=weights))
+    assert validation_f1(run) == pytest.approx(f1_score(run.valid.y, run.valid.pred, sample_weight=weights))
 
 
 def test_command(data, tmp_path, command):

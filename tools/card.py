@@ -2,8 +2,8 @@
 from pathlib import Path
 import matplotlib.pyplot as plt
 from bn_imbalance.core import stored_results
-from bn_imbalance.report import plot_margins
-from bn_imbalance.sweep import read_runs
+from bn_imbalance.report.plots import plot_margins
+from bn_imbalance.evaluate.runs import read_runs
 
 with plt.rc_context({'font.size': 16, 'axes.titlesize': 16}):
     fig = plot_margins(read_runs(stored_results()/'apple'))

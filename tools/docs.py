@@ -10,15 +10,18 @@ from fastcore.nbio import nb_frontmatter, read_nb
 from nbdev.config import get_config, nbpath2html
 from readme import convert
 
-root = Path(__file__).resolve().parents[1]
+tools = Path(__file__).resolve().parent
+sys.path.insert(0, str(tools)) # where nbdev finds page.py, whatever the working directory is
+root = tools.parent
 nbs = root/'nbs'
 quarto = yaml.safe_load((root/'_quarto.yml').read_text())
 site = quarto['website']
 
 def sidebar():
     "`[(section or None, its notebooks in order)]`, paths from nbs/"
-    items = [(None, o) if isinstance(o, str) else (o['section'], o['contents']) for o in site['sidebar']['contents']]
-    return [(section, sorted(p.relative_to(nbs) for p in nbs.glob(pattern))) for section, pattern in items]
+    def of(pattern): return sorted(p.relative_to(nbs) for p in nbs.glob(pattern))
+    def section(o): return o['section'], [p for k in ('href', 'contents') if k in o for p in of(o[k])]
+    return [(None, of(o)) if isinstance(o, str) else section(o) for o in site['sidebar']['contents']]
 
 def llms():
     "Text of llms.txt (llmstxt.org): every page as Markdown, with what its notebook says it is about"
@@ -68,6 +71,8 @@ def write_source(cache, src):
         if section: trees.append(f'```{{toctree}}\n:hidden:\n:caption: {section}\n\n{names}\n```\n')
     with open(src/'index.md', 'a') as f: f.write('\n' + '\n'.join(trees))
     shutil.copy(nbs/'llms.txt', src/'extra')
+    (src/'images').mkdir(exist_ok=True)
+    for p in (nbs/'images').glob('report.png'): shutil.copy(p, src/'images')
     (src/'site.css').write_text((nbs/'styles'/'site.scss').read_text().split('/*-- scss:rules --*/')[1])
 
 def build_sphinx(cache, out):
@@ -127,7 +132,8 @@ if __name__ == '__main__':
     (nbs/'llms.txt').write_text(llms())
     if 'llms' in sys.argv: sys.exit()
     if shutil.which('quarto'):
-        subprocess.run([Path(sys.executable).parent/'nbdev-docs'], check=True)
+        env = os.environ | dict(PYTHONPATH=str(tools)) # where nbdev finds page.py
+        subprocess.run([Path(sys.executable).parent/'nbdev-docs'], check=True, env=env)
         share_pictures(out)
     else:
         print('Quarto is not installed (https://quarto.org): building a plainer site with Sphinx.')

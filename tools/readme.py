@@ -38,7 +38,7 @@ def convert(nb, pictures_at):
 
 if __name__ == '__main__':
     text, pictures = convert(json.loads((root/'nbs'/'index.ipynb').read_text()), 'nbs/images/index')
-    text = re.sub(r'\]\((?=[\w/]+\.ipynb)', '](nbs/', text) # links in the notebook start from its folder
+    text = re.sub(r'\]\((?=[\w/]+\.ipynb|images/)', '](nbs/', text) # links in the notebook start from its folder
     text = f'<!-- Made from nbs/index.ipynb by tools/readme.py. Edit the notebook. -->\n\n{text}'
     if '--check' in sys.argv:
         same = (root/'README.md').exists() and (root/'README.md').read_text() == text

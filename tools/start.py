@@ -30,7 +30,7 @@ if __name__ == '__main__':
     for p in sorted((root/'nbs').rglob('*.ipynb')):
         if '.ipynb_checkpoints' in p.parts: continue
         nb = json.loads(p.read_text())
-        new = with_start(nb, source(repository, p.name == 'index.ipynb'))
+        new = with_start(nb, source(repository, p == root/'nbs'/'index.ipynb'))
         if new == nb: continue
         lacking.append(p.relative_to(root))
         if '--check' not in sys.argv: p.write_text(json.dumps(new, indent=1, ensure_ascii=False) + '\n')

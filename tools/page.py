@@ -1,0 +1,114 @@
+"""What becomes of each notebook on its way to a page, after nbdev's own processing.
+
+nbdev finds it by the line `doc_procs` in pyproject.toml; tools/docs.py puts this folder on its path.
+"""
+import ast, base64, json, re
+from functools import lru_cache
+from pathlib import Path
+import yaml
+from fastcore.nbio import mk_cell
+from nbdev.config import get_config
+from nbdev.process import Processor
+
+
+def constants(source):
+    "The lines of `source` that give a public name a value"
+    lines = source.splitlines()
+    def public(node):
+        parts = [o for t in getattr(node, 'targets', []) for o in ast.walk(t)]
+        names = [o.id for o in parts # no `Model.save = …`
+                 if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)]
+        return names and not any(n.startswith('_') for n in names)
+    return ['\n'.join(lines[node.lineno - 1:node.end_lineno]) for node in ast.parse(source).body if public(node)]
+
+
+def api_entry(text):
+    "What show_doc says, with a heading of the second level (Quarto's search lists no others) and `class` for classes"
+    def heading(m): # underscores would be bold
+        return f'## {f"`{m[1]}`" if "__" in m[1] else m[1]} {{#{m[1].lower()} .api}}'
+    text = re.sub(r'^### (\S+)$', heading, text, flags=re.M)
+    return re.sub(r'^```python\ndef ([A-Z].*?)(->None)?:\n```', r'```python\nclass \1\n```', text, flags=re.M|re.S)
+
+
+def unbroken(text):
+    "No line ends inside `.95 [.93, .97]` or `95 %`; code stays as it is"
+    spaces = r'(?<=\d) (?=\[[-+−.\d]+, )|(?<=\d,) (?=[-+−.\d]+\])|(?<=\d) (?=%)'
+    return re.sub(rf'(```.*?```|`[^`\n]+`)|{spaces}', lambda m: m[1] or '\xa0', text, flags=re.S)
+
+
+def one_head(html):
+    "The names that pandas gives an index a row of their own go into the empty cells of the row above"
+    def merged(m):
+        upper, lower = (re.findall(r'<th[^>]*>(.*?)</th>', o, re.S) for o in m.groups())
+        k = next((i for i, o in enumerate(upper) if o), 0)
+        if 'span=' in m[1] or len(upper) != len(lower) or any(lower[k:]): return m[0]
+        return f'<thead><tr>{"".join(f"<th>{o}</th>" for o in lower[:k] + upper[k:])}</tr></thead>'
+    return re.sub(r'<thead>\s*<tr[^>]*>(.*?)</tr>\s*<tr[^>]*>(.*?)</tr>\s*</thead>', merged, html, flags=re.S)
+
+
+@lru_cache
+def unshown(folder):
+    "Anchors of what is exported but has no entry on a page; nbdev links to it all the same"
+    names = {'export': set(), 'exporti': set()}
+    for path in folder.rglob('*.ipynb'):
+        for c in json.loads(path.read_text(encoding='utf-8'))['cells']:
+            source = ''.join(c['source'])
+            if kind := re.match(r'#\|\s*(exporti?)\s*$', source, re.M):
+                names[kind[1]] |= {m.lower() for m in re.findall(r'^(?:def|class) (\w+)', source, re.M)}
+    return names['exporti'] - names['export']
+
+
+class Page(Processor):
+    "Links on top, constants at the end, outputs as Quarto wants them, links that hold wherever the site stands"
+    def begin(self):
+        self.cfg, path = get_config(), Path(self.nb.path_).resolve()
+        self.rel = path.relative_to(self.cfg.nbs_path.resolve())
+        # the site's card on each page; Quarto would take the first figure
+        site = yaml.safe_load((self.cfg.nbs_path/'_quarto.yml').read_text(encoding='utf-8'))['website']
+        card = yaml.dump({k: site[k] for k in ('image', 'image-alt')}, width=1000)
+        self.nb.cells[0].source = re.sub(r'^---\n', lambda m: f'---\n{card}', self.nb.cells[0].source)
+        nb = json.loads(path.read_text(encoding='utf-8'))
+        code = [c for c in nb['cells'] if c['cell_type'] == 'code']
+        for c in code: c['outputs'] = []
+        links = []
+        if 'github.com/' in self.cfg.git_url:
+            repo, at = self.cfg.git_url.split('github.com/')[1], f'{self.cfg.nbs_path.name}/{self.rel.as_posix()}'
+            url = f'https://colab.research.google.com/github/{repo}/blob/{self.cfg.branch}/{at}'
+            links.append(f'<a class="notebook-link" href="{url}">Open in Colab</a>')
+        # inside the page: it needs no address, works from a disk, and Quarto does not make it a link to the page itself
+        data = base64.b64encode(json.dumps(nb, ensure_ascii=False).encode()).decode()
+        links.append(f'<a class="notebook-link" download="{path.name}" '
+                     f'href="data:application/x-ipynb+json;base64,{data}">Download the notebook</a>')
+        html = '```{=html}\n<p class="notebook-links">' + '\n'.join(links) + '</p>\n```'
+        self.nb.cells.insert(1, mk_cell(f'::: {{.content-visible when-format="html"}}\n{html}\n:::', 'markdown'))
+        # show_doc knows functions and classes only
+        exported = [s for c in code if re.match(r'#\|\s*export\s*$', s := ''.join(c['source']), re.M)]
+        if values := [v for s in exported for v in constants(s)]:
+            self.nb.cells.append(mk_cell('## Constants\n\n```python\n' + '\n'.join(values) + '\n```', 'markdown'))
+
+    def _mend(self, text):
+        "Links to our own pages by the way from this one; no link to a source when there is no repository"
+        home, up = f'{self.cfg.doc_host}{self.cfg.doc_baseurl.rstrip("/")}/', '../'*(len(self.rel.parts) - 1)
+        text = re.sub(rf'\]\({re.escape(home)}(?=[\w/]+\.html)', f']({up}', text).replace('__main__.', '')
+        hidden = unshown(self.cfg.nbs_path.resolve())
+        text = re.sub(r'\[(`[^`\]]+`)\]\([^)\s]+\.html#([\w.]+)\)', lambda m: m[1 if m[2] in hidden else 0], text)
+        text = text.replace(r'\,', ' ') # on Quarto's Markdown pages a formula's thin space would become a backslash
+        return text if self.cfg.git_url else re.sub(r'^\[source\]\(/blob/.*\n+', '', text, flags=re.M)
+
+    def cell(self, cell):
+        cell.metadata.pop('execution', None) # execnb's; Quarto wraps outputs that have it, and loses headings in them
+        if cell.cell_type == 'markdown': cell.source = unbroken(self._mend(cell.source))
+        for out in cell.get('outputs', []):
+            data = out.get('data', {})
+            if 'text/html' in data: # as Markdown: beside HTML, Quarto loads jQuery and RequireJS from elsewhere
+                html = re.sub(r'<style scoped>.*?</style>|\n\s*(?=\n)', '', ''.join(data.pop('text/html')), flags=re.S)
+                data['text/markdown'] = f'```{{=html}}\n{unbroken(one_head(html)).strip()}\n```'
+            if 'text/markdown' in data:
+                data['text/markdown'] = unbroken(api_entry(self._mend(''.join(data['text/markdown']))))
+            if 'image/png' in data: # matplotlib's pixels are half of a page's
+                width = int.from_bytes(base64.b64decode(''.join(data['image/png']))[16:20], 'big')//2
+                out['metadata'] = {'image/png': {'width': width}}
+        drawn = any(m.startswith('image/') for out in cell.get('outputs', []) for m in out.get('data', {}))
+        lines = [l for l in cell.source.splitlines() if not l.startswith('#|')]
+        if self.rel.parts[0] in ('course', 'appendix') and drawn and len(lines) > 7 and 'code-fold' not in cell.source:
+            cell.source = f'#| code-fold: true\n{cell.source}'
