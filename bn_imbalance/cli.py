@@ -60,6 +60,7 @@ def _settings_flags(*sections):
     ini, docs = configparser.ConfigParser(), docments(Settings)
     ini.read(package_file('settings.ini'), encoding='utf-8')
     kinds = {f.name: get_args(f.type)[:1] for f in fields(Settings)} # of numbers: int or float
+    kinds['size'] = () # or auto
     def flag(name):
         kind = {int: int, float: float, float|None: float}.get(*kinds[name] or [str], str)
         return Parameter(name, Parameter.KEYWORD_ONLY, default=None,
@@ -128,6 +129,13 @@ def _begin(data, flags):
 def _execution(flags, out):
     from bn_imbalance.training.sweep import Execution
     return Execution(out, **_pick(flags, ('backend', 'device', 'workers')))
+
+def _in_tiles(d, s, recipes, flags):
+    "Settings that say whether large images are seen in tiles; print why"
+    from bn_imbalance.training.tiles import with_tiles
+    s = with_tiles(d, s, recipes, notes := [], flags.get('device'))
+    for text in notes: print(_paragraphs([text]), flush=True)
+    return s
 
 def _describe(data):
     if data in SOURCES and SOURCES[data].about: print(_paragraphs([SOURCES[data].about]) + '\n')
@@ -210,7 +218,7 @@ def _compare(data, curve, out, verbose, flags):
     d, boards = _read(data, flags, s, f'; with {", ".join(archs)}' if several else ''), {}
     if not goal.given: print(_assumed(d, flags), flush=True)
     for arch, (t, recipes, trials) in each.items():
-        there = backbone_folder(out, arch) if several else out
+        there, t = backbone_folder(out, arch) if several else out, _in_tiles(d, t, recipes, flags)
         page, boards[arch], runs, answer = _compared(d, t, recipes, trials, there, goal, flags)
     if several: return _show_backbones(boards, out, d.name)
     _show(answer, boards[arch], runs, verbose)
@@ -322,6 +330,7 @@ def _curve(data, sizes, s, goal, flags, out):
     recipes = get_recipes(s.recipes if 'recipes' in named else CURVE_FIELD, _n_classes(flags))
     sizes_text = ', '.join(map(str, sizes))
     d = _read(data, flags, s, f'; with {sizes_text} subjects of the minority in training')
+    s = _in_tiles(d, s, recipes, flags)
     runs = learning_curve(d, sizes, s, flags.get('protocol'), _execution(flags, out), recipes)
     _show_curve(runs, out, goal, _typed('bn-compare'))
 
@@ -514,6 +523,7 @@ def bn_fit(
     if compare and known[0].data['fingerprint'] != data_config(d, known[0].data['protocol'])['fingerprint']:
         raise BadInput(f'--compare {compare}: was made from other images than {data}. Give the '
                        'same data and classes.')
+    s = _in_tiles(d, s, chosen.blend_of or [chosen], flags)
     model = fitting.fit(d, chosen.name, s, goal, _execution(flags, out), known if compare else (),
                         _answered(compare, goal, chosen.name), protocol(d))
     for k, v in model.about['metrics'].items():

@@ -280,7 +280,7 @@ def test_pages(tmp_path):
 def test_images_much_larger_than_the_network_sees(tmp_path):
     root = classes(tmp_path/'images', save=lambda s, p: image(s, 200).save(p), n=(6, 5))
     assert said(read_data(root, size=64), '3.1 times as wide',
-                'Try --size 224') and not said(read_data(root, size=128), 'times')
+                'tries tiles') and not said(read_data(root, size=128), 'times')
 
 
 def noise(path, seed):

@@ -172,7 +172,7 @@ def model_learner(
     dls = imbalanced_dls(split, s)
     normalize = Normalize.from_stats(*model.stats, cuda=dls.device.type == 'cuda')
     dls.add_tfms([normalize], 'after_batch')
-    net = build_network(s.arch, about['network']['layers'], s.size)
+    net = build_network(s.arch, about['network']['layers'], s.size, s.grid)
     net.load_state_dict(model.net.state_dict())
     name = about['recipe']['trained_as']
     recipe = get_recipes([name])[0] if name.split(':')[0] in recipes else recipes['plain']

@@ -292,12 +292,14 @@ class Table:
     def __init__(self, digests, x): self.rows, self.x = {d: i for i, d in enumerate(digests)}, x
     def __getitem__(self, digests): return self.x[[self.rows[d] for d in digests]]
 
-def decode(path, size, data=None, span=None)->np.ndarray: # (3, size, size), uint8
-    "The pixels that a network sees; raises `BadInput` as `read_image` does"
+def decode(path, size, data=None, span=None)->np.ndarray: # uint8, (3, height, width)
+    "The pixels that a network sees; size: one number, or height and width; raises `BadInput` as `read_image` does"
     return _squeezed(read_image(path, data, span), size)
 
+def height_width(size): return size if isinstance(size, tuple) else (size, size)
+
 def _squeezed(im, size):
-    im = im.resize((size, size), Image.Resampling.BILINEAR) # fastai's `Squish`
+    im = im.resize(height_width(size)[::-1], Image.Resampling.BILINEAR) # fastai's `Squish`
     return np.ascontiguousarray(np.asarray(im).transpose(2, 0, 1))
 
 def decoded(paths, size, ahead=128, read=decode)->Iterator: # path, pixels or None, error or ''
@@ -305,6 +307,8 @@ def decoded(paths, size, ahead=128, read=decode)->Iterator: # path, pixels or No
     def one(p):
         try: return p, read(p, size), ''
         except BadInput as e: return p, None, str(e)
+    height, width = height_width(size)
+    ahead = min(ahead, max(2*THREADS, ahead*2**16//(height*width))) # large images need memory
     waiting, ex = deque(), ThreadPoolExecutor(THREADS)
     try:
         for p in paths:

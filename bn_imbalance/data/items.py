@@ -141,6 +141,7 @@ class Data:
     protocol:str       # `paper`, `all` or `given`: how to split it by default
     range:str=''       # 'LOW,HIGH': values of black and white in images of more than 8 bits
     notes:list=field(default_factory=list) # what was noticed while reading it
+    pixels:tuple=None  # height and width, medians; None: unknown
 
     @property
     def counts(self): return {o: int((self.items.label == o).sum()) for o in LABELS}
@@ -270,10 +271,8 @@ def large_note(checked, size)->list: # of lines; none if images are not much lar
     "What is lost if images are squeezed to `size` pixels"
     longest = checked[['width', 'height']].max(axis=1)[checked.error == ''].median() if size else 0
     if not size or not longest >= 3*size: return []
-    larger = next((o for o in (64, 128, 224, 512, 1024) if o >= longest), 1024)
-    try_it = f' Try --size {larger}.' if larger > size else ''
     return [f'Half of the images are {longest/size:.1f} times as wide as the network sees ({size} pixels), or more: '
-            f'a spot of 9 pixels becomes {9*size/longest:.1f}.{try_it}']
+            f'a spot of 9 pixels becomes {9*size/longest:.1f} if they are seen whole; bn-compare tries tiles.']
 
 def _pages_note(checked, pages):
     if pages == 'all' or not (several := checked.pages > 1).any(): return []
@@ -332,4 +331,6 @@ def read_data(
     items = items.drop(columns='given', errors='ignore') if rare_later else settled_split(items, notes)
     notes += _pages_note(checked, pages) + large_note(checked, size)
     span = range_text(given_span) if given_span else decide_range(checked, notes)
-    return as_data(items, name, data, span, notes)
+    out = as_data(items, name, data, span, notes)
+    out.pixels = tuple(checked[['height', 'width']].median().astype(int))
+    return out

@@ -9,7 +9,7 @@ __all__ = ['heat_maps', 'overlay', 'heat_map_writer']
 from ..core import BadInput
 from ..data.images import MARKER, is_address
 from ..models.anomaly import MarginSum, wants
-from ..models.backbones import PatchBackbone, normalized
+from ..models.backbones import PatchBackbone, Tiled, normalized
 from .model import Model
 import hashlib, math
 from pathlib import Path
@@ -37,24 +37,28 @@ def _patch_map(head, patches, sign): # excess over the median patch (n, row, row
 def _scaled(maps): # so that the largest value of each is 1; all 0 without evidence
     return maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)
 
-def _resized(maps, size):
-    return _scaled(F.interpolate(maps[:, None], (size, size), mode='bilinear')[:, 0])
+def _resized(maps, backbone, shape): # maps of images, or of their tiles
+    tiled = isinstance(backbone, Tiled)
+    maps = F.interpolate(maps[:, None], (backbone.size,)*2 if tiled else shape, mode='bilinear')[:, 0]
+    return _scaled(backbone.join(maps) if tiled else maps)
 
 # %% ../../nbs/deploy/04_explain.ipynb #5a7825ec
 def heat_maps(
     model:Model,    # of a network whose backbone makes maps
-    x:torch.Tensor, # pixels (n, 3, size, size), uint8
+    x:torch.Tensor, # pixels (n, 3, height, width), uint8
     c=None          # class number to explain, or several; None: the minority
-)->np.ndarray:      # (n, size, size), 0 to 1; all 0 without evidence
+)->np.ndarray:      # (n, height, width), 0 to 1; all 0 without evidence
     "Grad-CAM or patch scores for a class; raises `BadInput` without captum or without maps"
     net, c = model.net.eval(), model.rare if c is None else np.atleast_1d(c).tolist()
-    (backbone, (_, head)), arch, size = net, model.about['network']['arch'], x.shape[-1]
+    (backbone, (_, head)), arch, shape = net, model.about['network']['arch'], x.shape[-2:]
+    inner = backbone.net if isinstance(backbone, Tiled) else backbone
     rest = [k for k in range(len(model.classes)) if k not in c]
     def margins(z): return z[:, c].logsumexp(1) - z[:, rest].logsumexp(1)
     x = normalized(x.to(next(net.parameters()).device), model.stats)
-    if not isinstance(backbone, PatchBackbone):
-        cam = _grad_cam(backbone, lambda x: margins(net(x)), x, arch)
-        return _resized(cam, size).cpu().numpy()
+    if not isinstance(inner, PatchBackbone):
+        layer = inner if inner is backbone else inner[0] # without pooling
+        cam = _grad_cam(layer, lambda x: margins(net(x)), x, arch)
+        return _resized(cam, backbone, shape).cpu().numpy()
     total, sign = head[0] if isinstance(head[0], MarginSum) else None, 1 if c == [1] else -1
     looks = [wants(o) == 'patches' for o in total.heads] if total else [True]
     patch_head = next(o for o, yes in zip(total.heads if total else [head], looks) if yes)
@@ -62,16 +66,17 @@ def heat_maps(
         mine = torch.tensor([yes == patches for yes in looks], device=x[0].device)
         return sign*(total.margins(x)*total.weights)[:, mine].sum(1)
     with torch.no_grad():
-        maps = _resized(_patch_map(patch_head[0], backbone(x)[1], sign), size)
+        patches = backbone(x)[1].flatten(0, -3) # of images, or of their tiles
+        maps = _resized(_patch_map(patch_head[0], patches, sign), backbone, shape)
         if not total: return maps.cpu().numpy()
         z = torch.stack([part(backbone(x), patches) for patches in (False, True)], 1)
-    cam = _grad_cam(backbone.backbone, lambda x: part(backbone(x), False), x, arch)
+    cam = _grad_cam(inner.backbone, lambda x: part(backbone(x), False), x, arch)
     a, b = z.softmax(1).T[:, :, None, None]
-    return _scaled(a*_resized(cam, size) + b*maps).cpu().numpy()
+    return _scaled(a*_resized(cam, backbone, shape) + b*maps).cpu().numpy()
 
 def overlay(
-    pixels, # (3, size, size), uint8
-    heat    # (size, size), 0 to 1
+    pixels, # (3, height, width), uint8
+    heat    # (height, width), 0 to 1
 )->Image.Image: # RGB
     "An image in gray with its heat map over it"
     image = Image.fromarray(np.moveaxis(np.asarray(pixels), 0, 2))
@@ -85,8 +90,7 @@ def heat_map_writer(
     dest:str|Path # folder; made if it does not exist
 )->Callable:      # for `predict_csv(also=)`; writes `dest/NAME-HASH.jpg`, the hash is of the path
     "A function that writes a heat map for each image of a table; raises `BadInput` if it cannot"
-    size = model.about['network']['size']
-    heat_maps(model, torch.zeros(1, 3, size, size, dtype=torch.uint8)) # fails now, not later
+    heat_maps(model, torch.zeros(1, 3, *model.shape, dtype=torch.uint8)) # fails now, not later
     if is_address(dest):
         raise BadInput(f'--explain {dest}: heat maps are kept on a disk only. Give a folder.')
     try:

@@ -10,7 +10,7 @@ from ..core import BadInput, write_atomic
 from ..data.leaves import leaf_image
 from ..models.final_bn import fold_final_bn
 from .model import Model
-import contextlib, copy, io, json, logging, warnings
+import contextlib, copy, io, json, logging, math, warnings
 from pathlib import Path
 import numpy as np, torch
 from scipy.special import expit
@@ -18,7 +18,7 @@ from torch import nn
 
 # %% ../../nbs/deploy/05_export.ipynb #49eb4c51
 class Deployed(nn.Module):
-    "Pixels (n, 3, size, size), 0 to 1 -> logits, calibrated probabilities, both (n, n_classes)"
+    "Pixels (n, 3, height, width), 0 to 1 -> logits, calibrated probabilities, both (n, n_classes)"
     def __init__(self,
         model:Model # on any device; it is copied
     ):
@@ -35,17 +35,18 @@ class Deployed(nn.Module):
         return z, (self.scale*z + self.shift).softmax(1)
 
 # %% ../../nbs/deploy/05_export.ipynb #ee054f2e
-def check_pixels(model, n=100): # drawn leaves and noise (n, 3, size, size), uint8
-    size = model.about['network']['size']
-    leaves = [leaf_image(i, i % 2 == 0, size) for i in range(min(20, n))]
-    leaves = [np.array(im).transpose(2, 0, 1) for im in leaves]
-    shape = n - len(leaves), 3, size, size
+def check_pixels(model, n=100): # drawn leaves and noise (n, 3, height, width), uint8
+    height, width = model.shape
+    n = max(4, n//math.prod(model.settings.grid))
+    leaves = [leaf_image(i, i % 2 == 0, max(height, width)) for i in range(min(20, n//2))]
+    leaves = [np.array(im).transpose(2, 0, 1)[:, :height, :width] for im in leaves]
+    shape = n - len(leaves), 3, height, width
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return torch.from_numpy(np.stack([*leaves, *noise]))
 
 def _difference(f, module, x): # the largest; relative for logits above 1, which have fewer decimals
     worst = []
-    for part in x.split(20):
+    for part in x.split(20 if x.shape[-1] < 1000 else 2):
         for got, want in zip(f(part := part.float()/255), module(part)):
             want = want.numpy()
             worst.append((np.abs(np.asarray(got) - want)/np.maximum(1, np.abs(want))).max())
@@ -57,11 +58,11 @@ def _check_same(f, module, x, what):
 
 # %% ../../nbs/deploy/05_export.ipynb #8497ef54
 def _metadata(model): # texts
-    a, d, size = model.about, model.decision, model.about['network']['size']
+    a, d, (height, width) = model.about, model.decision, model.shape
     threshold = f'{expit(d.threshold):.6g} (on the softmax of the logits)'
     return dict(
         preprocessing='RGB, EXIF rotation applied, transparency over white; resized to '
-                      f"{size} x {size} pixels without keeping the aspect (Pillow's BILINEAR, "
+                      f"{width} x {height} pixels without keeping the aspect (Pillow's BILINEAR, "
                       'which averages when it shrinks); divided by 255; float32, NCHW. '
                       'Normalization by mean and standard deviation is part of the network.',
         output='logits and calibrated probabilities of the classes; '
@@ -84,16 +85,16 @@ def _quiet(): # exporters print what only their authors could change
             yield
     finally: logging.disable(before)
 
-def exported_program(module, size): # for any number of images
+def exported_program(module, shape): # for any number of images
     n = torch.export.Dim('n', min=1)
-    pixels = torch.rand(2, 3, size, size)
+    pixels = torch.rand(2, 3, *shape)
     return torch.export.export(module.eval(), (pixels,), dynamic_shapes={'pixels': {0: n}})
 
 # %% ../../nbs/deploy/05_export.ipynb #664ceb19
 def _export(model, path, write, read, what):
     module = Deployed(model)
     with _quiet():
-        try: blob = write(exported_program(module, model.about['network']['size']))
+        try: blob = write(exported_program(module, model.shape))
         except Exception as e:
             why = ' '.join(str(e).split())[:100] or type(e).__name__
             raise BadInput(f'this network cannot be exported ({why}).') from e

@@ -19,8 +19,9 @@ from ..evaluate.leaderboard import rank_recipes
 from ..evaluate.runs import Store, read_runs
 from ..evaluate.thresholds import fit_log_odds
 from ..models.anomaly import MarginSum, head_layers
-from ..models.backbones import (
-    cut_backbone, find_backbone, patch_grid, load_network, patch_backbone, weights_digest)
+from bn_imbalance.models.backbones import (
+    cut_backbone, find_backbone, patch_grid, load_network, patch_backbone, pooled_backbone,
+    weights_digest)
 from ..recipes.base import Recipe, recipes
 from ..recipes.registry import get_recipes
 from ..training.engine import (
@@ -31,6 +32,7 @@ from ..training.run import (
     blend_runs, data_config, for_network, run_config, run_versions)
 from ..training.stack import SharedDropout
 from ..training.sweep import Execution, compare
+from ..training.tiles import with_tiles
 from .model import (
     MODEL_FORMAT, Model, build_network, check_free, check_names, describe_head, digest, head_inputs, part_folder,
     reported_probability, weight_bytes, with_checksum)
@@ -120,13 +122,14 @@ def train_on(items, recipe, s, device=None, calibration=None)->nn.Module: # as `
     engine = choose_engine(recipe, s)
     patches = patch_features(items, s, device) if 'patches' in recipe.needs else None
     features = backbone_features(items, s, device) if engine != 'images' else None
-    pixels = read_pixels(items, s.size, s.range) if engine != 'features' else None
+    pixels = read_pixels(items, s.shape, s.range) if engine != 'features' else None
     trained, y = train(engine, split, parts, s, 0, features, pixels, device, patches), split_labels(split, 'train')
     with threads(1): heads = [finish_head(r, trained[r.training], y, s, 0) for r in parts]
     prior = np.log(y.mean()/(1 - y.mean())) if recipe.blend_of else 0.
     head = plain_head(_ensemble(heads, calibration, prior) if recipe.blend_of else heads[0])
-    net = build_network(s.arch, describe_head(head), s.size)
-    if patches is not None: backbone = patch_backbone(s.arch, s.weights, s.size) # it is frozen
+    net = build_network(s.arch, describe_head(head), s.size, s.grid)
+    if patches is not None: backbone = patch_backbone(s.arch, s.weights, s.size, s.grid) # it is frozen
+    elif s.grid != (1, 1): backbone = pooled_backbone(s.arch, s.weights, s.size, s.grid)
     else: backbone = trained[parts[0].training].backbone or cut_backbone(load_network(s.arch, s.weights), s.arch)
     net[0].load_state_dict(backbone.state_dict())
     for new, old in zip(net[1][1], head_layers(head)): new.load_state_dict(old.state_dict())
@@ -244,6 +247,7 @@ def fit(
     check_names(_names(data)[0] + [data.name])
     recipe, = get_recipes([recipe or default_recipe(s, len(data.names))])
     bare, out = for_network(without_threshold(recipe), s), execution.out
+    s = with_tiles(data, s, bare.blend_of or [bare], device=execution.device)
     if out is not None: check_free(out)
     check_portable(bare, s, len(data.names))
     part = replace(execution, out=part_folder(out) if out else None)

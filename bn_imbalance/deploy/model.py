@@ -11,7 +11,7 @@ from ..metrics import METRICS, Metric, digits, interval_text, percent
 from ..evaluate.goal import Decision, Goal
 from ..models.anomaly import head_layers # registers its layers
 from ..models.backbones import (
-    PatchBackbone, cut_backbone, find_backbone, patch_grid, new_network, pooling)
+    PatchBackbone, cut_backbone, find_backbone, in_tiles, patch_grid, new_network, pooling)
 from ..models.final_bn import PORTABLE
 from ..evaluate.runs import written_by
 from ..evaluate.answer import join_names, kept_answer
@@ -53,11 +53,15 @@ def head_inputs(
 def build_network(
     arch:str,     # torchvision or timm name
     layers:list,  # from `describe_head`
-    size:int=None # width and height of the images in pixels, for a head that looks at patches
+    size:int=None, # width and height in pixels of what the network sees at once, for patches or tiles
+    grid:tuple=(1, 1) # rows and columns of tiles
 )->nn.Sequential: # as fastai cuts it: [body, [pooling, head]]; its weights are random
     "A whole network from its description"
     backbone, pool = cut_backbone(new_network(arch), arch), pooling(arch)
     if 'patches' in head_inputs(layers): backbone, pool = PatchBackbone(backbone, arch, size), nn.Sequential()
+    if grid != (1, 1): # what is pooled are the tiles
+        whole = backbone if isinstance(backbone, PatchBackbone) else nn.Sequential(backbone, *pool)
+        backbone, pool = in_tiles(whole, size, grid), nn.Sequential()
     return nn.Sequential(backbone, nn.Sequential(pool, _build(layers)))
 
 def _build(layers):
@@ -94,6 +98,9 @@ class Model:
     def rare(self)->list: return self.about['rare'] # class numbers
     @property
     def settings(self)->Settings: return load_settings(**self.about['settings'])
+    @property
+    def shape(self)->tuple: # height and width in pixels of the images that the network is given
+        return self.settings.shape
     @property
     def stats(self)->tuple: # mean and standard deviation per channel
         return self.about['network']['mean'], self.about['network']['std']
@@ -364,9 +371,10 @@ def _read(path):
 
 def _network(about, blob, js, st): # with the tensors in `blob`, if they are those that it has
     arch, layers, size = (about['network'][k] for k in ('arch', 'layers', 'size'))
+    grid = load_settings(**about['settings']).grid
     try:
         with torch.device('meta'): # shapes only
-            want = build_network(arch, layers, size).state_dict()
+            want = build_network(arch, layers, size, grid).state_dict()
         found = load(blob)
     except BadInput as e: raise BadInput(f'{js}: {e}') from None
     except SafetensorError as e:
@@ -377,7 +385,7 @@ def _network(about, blob, js, st): # with the tensors in `blob`, if they are tho
     if wrong := [k for k in {**want, **found} if kinds[0].get(k) != kinds[1].get(k)]:
         raise BadInput(f'{st}: does not fit {arch} as described in model.json: {wrong[0]} for one.')
     try:
-        net = build_network(arch, layers, size).eval()
+        net = build_network(arch, layers, size, grid).eval()
         net.load_state_dict(found)
         x = torch.zeros(1, find_backbone(arch).n_features)
         if 'patches' in head_inputs(layers): x = x, torch.zeros(1, patch_grid(arch, size)[1], 128)

@@ -69,7 +69,7 @@ def predictions(
     keep_memory()
     d, names, mark = model.decision, np.array(model.classes), model.id
     read = decode_for(parse_range(span or model.settings.range), {} if odd is None else odd)
-    for rows, z in _logits(model, decoded(paths, model.about['network']['size'], read=read), bs):
+    for rows, z in _logits(model, decoded(paths, model.shape, read=read), bs):
         paths, errors = texts(str(p) for p, *_ in rows), texts(e for *_, e in rows)
         t, x = pd.DataFrame({'path': paths, 'error': errors, 'model': mark}), None
         if z is not None:

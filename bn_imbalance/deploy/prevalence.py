@@ -99,9 +99,9 @@ class _WithFeatures(nn.Module): # images -> pooled features, logits
         return given[0] if isinstance(given, tuple) else given, head(given)
 
 def score_images(model, e, paths, bs=32, span='', odd=None): # margins (n,), features (n, k), how many unreadable
-    net, size, bad, found = _WithFeatures(model.net), model.about['network']['size'], 0, []
+    net, bad, found = _WithFeatures(model.net), 0, []
     read = decode_for(parse_range(span or model.settings.range), {} if odd is None else odd)
-    rows, device = decoded(paths, size, read=read), next(net.parameters()).device
+    rows, device = decoded(paths, model.shape, read=read), next(net.parameters()).device
     for part, out in forward_rows(net, rows, model.stats, bs, device):
         bad += sum(x is None for _, x, _ in part)
         if out is None: continue

@@ -244,7 +244,7 @@ def model_heat(q:Queue)->Callable|None: # path of an image -> JPEG
         from bn_imbalance.deploy.model import load_model
         with loading: # one at a time
             if not model: model.append(load_model(q.info['source']))
-            x = decode(path, model[0].about['network']['size'], span=parse_range(model[0].settings.range))
+            x = decode(path, model[0].shape, span=parse_range(model[0].settings.range))
             return _as_jpeg(overlay(x, heat_maps(model[0], torch.from_numpy(x)[None])[0]), 1024)
     return heat
 

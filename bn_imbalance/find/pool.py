@@ -9,9 +9,9 @@ __all__ = ['embed', 'Pool']
 from ..core import BadInput, Settings, keep_memory
 from ..data.formats import parse_range
 from ..data.images import TEXT, decode_for, is_address, marked_bytes, reason
-from ..models.backbones import PatchBackbone, find_backbone, pooled_backbone
+from ..models.backbones import find_backbone, pooled_backbone
 from ..training.features import FeatureStore, feature_store, forward_batches
-from ..deploy.model import Model
+from ..deploy.model import Model, head_inputs
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -25,17 +25,17 @@ from tqdm.auto import tqdm
 @dataclass
 class Embedder:
     "A backbone that computes features of images"
-    net:nn.Module # from normalized images (n, 3, size, size) to features (n, n_features)
+    net:nn.Module # from normalized images (n, 3, height, width) to features (n, n_features)
     stats:tuple   # mean and standard deviation per channel
-    size:int      # width and height of the images in pixels
+    size:tuple    # height and width of the images in pixels
     key:str       # differs where the features would
     device:str='cpu'
     span:str=''   # of images with more than 8 bits, see `Settings.range`
 
 def settings_embedder(s:Settings, device)->Embedder:
     "The pretrained backbone that the settings name"
-    net, key = pooled_backbone(s.arch, s.weights), feature_store(s, device).path.stem
-    return Embedder(net, find_backbone(s.arch).stats, s.size, key, device, s.range)
+    net, key = pooled_backbone(s.arch, s.weights, s.size, s.grid), feature_store(s, device).path.stem
+    return Embedder(net, find_backbone(s.arch).stats, s.shape, key, device, s.range)
 
 # %% ../../nbs/find/01_pool.ipynb #19bfd32b
 class WithMargin(nn.Module):
@@ -50,11 +50,11 @@ class WithMargin(nn.Module):
 def model_embedder(model:Model, device)->Embedder:
     "The backbone of a model, which may be fine-tuned; with the margin if it is a model of patches"
     (backbone, (pool, _)), about = model.net, model.about
-    patches = isinstance(backbone, PatchBackbone)
+    patches = 'patches' in head_inputs(about['network']['layers'])
     net = WithMargin(model.net) if patches else nn.Sequential(backbone, pool)
-    arch, size = (about['network'][k] for k in ('arch', 'size'))
+    arch, size = about['network']['arch'], 'x'.join(map(str, model.shape))
     key = f'{arch}-{size}-{about["tensors"][:16]}-{torch.device(device).type}'
-    return Embedder(net, model.stats, size, key, device, model.settings.range)
+    return Embedder(net, model.stats, model.shape, key, device, model.settings.range)
 
 # %% ../../nbs/find/01_pool.ipynb #5efc4b22
 def _read(path, size, read):

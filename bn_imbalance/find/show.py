@@ -27,8 +27,7 @@ class ModelServer:
     "What the page works on: a model, one image at a time"
     def __init__(self, model:Model): # on any device
         self.model, self.lock, self.no_heat = model, threading.Lock(), ''
-        size = model.about['network']['size']
-        try: heat_maps(model, torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        try: heat_maps(model, torch.zeros(1, 3, *model.shape, dtype=torch.uint8))
         except BadInput as e: self.no_heat = str(e).removeprefix('--explain: ')
 
     def about(self)->dict: # for JSON

@@ -61,12 +61,14 @@ class Mahalanobis(OneClass):
 
 # %% ../../nbs/models/03_anomaly.ipynb #81287ea1
 class PatchScorer(OneClass):
-    "The largest score of an image's patches (n, patches, channels), alone or the second of a pair"
+    "The largest score of an image's patches, alone or the second of a pair: (n, patches, channels), or (n, tiles, ...)"
     inputs = 'patches',
     def forward(self, x): return super().forward(x[1] if isinstance(x, (tuple, list)) else x)
     def score(self, x): # a few images at once; an exported program must not depend on how many
-        parts = [x] if torch.compiler.is_compiling() else x.split(32)
-        return torch.cat([self.patch_scores(part.float()).amax(1) for part in parts])
+        tiles = x.shape[1:-2].numel() # 1 if there are none
+        parts = [x] if torch.compiler.is_compiling() else x.split(max(1, 32//tiles))
+        def scores(part): return self.patch_scores(part.flatten(0, -3).float())
+        return torch.cat([scores(part).reshape(-1, tiles*x.shape[-2]).amax(1) for part in parts])
 
 @portable
 class PatchGaussian(PatchScorer):

@@ -6,7 +6,7 @@
 __all__ = ['find_backbone', 'load_network']
 
 # %% ../../nbs/models/01_backbones.ipynb #7a47f302
-from ..core import BadInput, no_network, quiet_import
+from ..core import BadInput, no_network, quiet_import, tile_step
 import hashlib, importlib, itertools, math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -212,14 +212,43 @@ class _ConcatPool(nn.Module): # (n, c, h, w) to (n, 2c), as fastai's `AdaptiveCo
     def forward(self, x):
         return torch.cat([F.adaptive_max_pool2d(x, 1), F.adaptive_avg_pool2d(x, 1)], 1).flatten(1)
 
-def pooled_backbone(arch, weights)->nn.Sequential: # in evaluation mode
-    "Backbone and pooling: normalized images (n, 3, size, size) to features (n, n_features)"
-    return nn.Sequential(cut_backbone(load_network(arch, weights), arch), *pooling(arch)).eval()
+def pooled_backbone(arch, weights, size=224, grid=(1, 1))->nn.Module: # in evaluation mode
+    "Backbone and pooling: normalized images (n, 3, height, width) to features (n, n_features)"
+    net = nn.Sequential(cut_backbone(load_network(arch, weights), arch), *pooling(arch))
+    return in_tiles(net, size, grid).eval()
 
 def normalized(pixels, stats)->torch.Tensor: # (n, 3, size, size), float32
     "Pixels (uint8) as the network was trained on them; stats: mean and std per channel"
     mean, std = (torch.tensor(o, device=pixels.device)[:, None, None] for o in stats)
     return (pixels.float()/255 - mean)/std
+
+# %% ../../nbs/models/01_backbones.ipynb #711e0002
+class Tiled(nn.Module):
+    "A network of features, and perhaps patches, that sees images (n, 3, height, width) in tiles"
+    def __init__(self, net, size, grid):
+        super().__init__()
+        self.net, self.size, self.grid, self.step = net, size, tuple(grid), tile_step(size)
+    def cut(self, x): # (n, 3, height, width) -> (n * tiles, 3, size, size)
+        x = x.unfold(2, self.size, self.step).unfold(3, self.size, self.step)
+        return x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    def join(self, maps): # (n * tiles, size, size) -> (n, height, width), means where tiles overlap
+        shape = [self.size + (k - 1)*self.step for k in self.grid]
+        def folded(m):
+            blocks = m.flatten(1).unflatten(0, (-1, math.prod(self.grid))).transpose(1, 2)
+            return F.fold(blocks, shape, self.size, stride=self.step)[:, 0]
+        return folded(maps)/folded(torch.ones_like(maps))
+    def forward(self, x):
+        whole, tiles = torch.compiler.is_compiling() or torch.is_grad_enabled(), self.cut(x)
+        parts = [self.net(o) for o in ([tiles] if whole else tiles.split(32))]
+        def each(o): return torch.cat(o).unflatten(0, (-1, math.prod(self.grid)))
+        if not isinstance(parts[0], tuple): return each(parts).amax(1)
+        features, patches = map(each, zip(*parts))
+        return features.amax(1), patches
+
+def in_tiles(net, size, grid): return net if tuple(grid) == (1, 1) else Tiled(net, size, grid)
+
+def n_tiles(net): # that an image is cut into
+    return max((math.prod(m.grid) for m in net.modules() if isinstance(m, Tiled)), default=1)
 
 # %% ../../nbs/models/01_backbones.ipynb #04c8121c
 def _stages(m): # the layers in sequence, without the insides of blocks
@@ -271,12 +300,12 @@ class PatchBackbone(nn.Module):
         maps = [F.adaptive_avg_pool2d(F.avg_pool2d(maps[k], 3, 1, 1), n) for k in (3, 4)]
         return self.pool(out), torch.cat(maps, 1).flatten(2).transpose(1, 2) @ self.projection
 
-def patch_backbone(arch, weights, size):
-    "A pretrained `PatchBackbone` in evaluation mode"
-    out = PatchBackbone(cut_backbone(load_network(arch, weights), arch), arch, size).eval()
+def patch_backbone(arch, weights, size, grid=(1, 1)):
+    "A pretrained `PatchBackbone` in evaluation mode, perhaps in tiles"
+    out = PatchBackbone(cut_backbone(load_network(arch, weights), arch), arch, size)
     rng = torch.Generator().manual_seed(0)
     out.projection.copy_(torch.randn(out.projection.shape, generator=rng)/128**.5)
-    return out
+    return in_tiles(out, size, grid).eval()
 
 # %% ../../nbs/models/01_backbones.ipynb #5f142ca0
 def usable_device(device=None):
@@ -293,11 +322,12 @@ def forward_rows(
     net:nn.Module, # from normalized images to a tensor or a tuple of them, in evaluation mode
     rows,          # (name, pixels, a tuple that begins with them or None, error), see `decoded`
     stats:tuple,   # mean and standard deviation per channel
-    bs:int,        # images at once
+    bs:int,        # images at once, or tiles
     device         # where to compute
 )->Iterator[tuple]: # a list of rows; outputs of those with pixels, or None
     "Images through a network, in batches that are padded to `bs`"
     rows, net = iter(rows), net.to(device, memory_format=torch.channels_last)
+    bs = max(1, bs//n_tiles(net))
     while part := list(itertools.islice(rows, bs)):
         good, out = [x for _, x, _ in part if x is not None], None
         good = [x[0] if isinstance(x, tuple) else x for x in good]

@@ -48,6 +48,9 @@ def choose_engine(recipe, s)->str: # `features`, `forward` or `images`
                'the backbone must see its images')
         raise BadInput(f'engine = features: {recipe.name} cannot be trained on features, {why}. '
                        'Use engine = auto.')
+    if s.grid != (1, 1) and (learns or s.engine == 'images'):
+        raise BadInput(f'recipe {recipe.name}: images in tiles need a frozen backbone, but here it learns (train_bn, '
+                       'unfreeze, engine). Give --tiles 1x1, and perhaps a larger --size.')
     return 'images' if learns or s.engine == 'images' else 'forward' if sees else 'features'
 
 # %% ../../nbs/training/03_engine.ipynb #ac058e34
@@ -104,7 +107,7 @@ def make_learner(
     device=None          # None: a GPU if there is one
 )->Learner: # ready for `fit_learner`; its DataLoaders hold training, validation and test
     "A fastai Learner for a recipe, on images or on features"
-    x = read_pixels(split, s.size, s.range) if features is None else features
+    x = read_pixels(split, s.shape, s.range) if features is None else features
     stats = find_backbone(s.arch).stats
     return _learner(tensor_dls(split, dict.fromkeys(SPLITS, x), s, device, stats), recipe, s, seed)
 
@@ -263,7 +266,8 @@ def train(engine, split, recipes, s, seed, features, pixels, device=None, patche
     def rows(table, part): return table[split.digest[split.split == part]].to(dls.device)
     if engine == 'images': out = _train_on_images(dls, recipes, s, seed)
     else:
-        net = pooled_backbone(s.arch, s.weights).to(dls.device) if engine == 'forward' else None
+        seen = engine == 'forward' # images, in training
+        net = pooled_backbone(s.arch, s.weights, s.size, s.grid).to(dls.device) if seen else None
         out = train_heads(dls, recipes, s, seed, partial(rows, features), net)
     groups = pd.factorize(split.group[split.split == 'train'])[0]
     for t in out.values(): t.patches, t.groups = partial(rows, patches), groups

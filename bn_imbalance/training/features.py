@@ -11,7 +11,7 @@ from ..data.formats import parse_range
 from ..data.images import DECODING, Table, decode, decoded
 from ..models.backbones import (
     find_backbone, find_library, forward_rows, patch_backbone, pooled_backbone, usable_device, weights_digest)
-import hashlib, json, sqlite3
+import hashlib, itertools, json, math, sqlite3
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -54,11 +54,11 @@ class FeatureStore:
 
 # %% ../../nbs/training/01_features.ipynb #79f27783
 def feature_store(s, device, patches=False)->FeatureStore:
-    "The store for the settings' arch, weights and size; with `patches`, of patch features"
+    "The store for the settings' arch, weights, size and tiles; with `patches`, of patch features"
     libraries = {n: version(n) for n in ('torch', find_library(s.arch), 'pillow')}
     key = dict(arch=s.arch, weights=weights_digest(s.arch, s.weights), size=s.size,
                decoding=DECODING, device=torch.device(device).type, **libraries,
-               **({'range': s.range} if s.range else {}))
+               **({'range': s.range} if s.range else {}), **({} if s.grid == (1, 1) else {'tiles': s.tiles}))
     name = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
     path = cache_dir()/'features'/f'{s.arch}-{s.size}-{name}{"-patches"*patches}.sqlite'
     return FeatureStore(path, np.float16 if patches else np.float32)
@@ -67,9 +67,10 @@ def feature_store(s, device, patches=False)->FeatureStore:
 def forward_batches(
     net,        # from normalized images to a tensor or a tuple, in evaluation mode
     images,     # paths or addresses
-    size,       # width and height in pixels
+    size,       # in pixels: one number, or height and width
     stats,      # mean and standard deviation per channel
-    bs=32, device=None,
+    bs=32,      # images at once, or tiles
+    device=None,
     read=decode # path, size -> pixels, or a tuple that begins with them
 )->Iterator[tuple]: # rows (path, what `read` gave or None, error); outputs without errors, or None
     "Decode images and compute their outputs batch by batch, see `forward_rows`"
@@ -78,18 +79,17 @@ def forward_batches(
 
 def _computed(items, s, device, patches, bs=32): # digests, features and perhaps patches, by batch
     keep_memory()
-    if patches: net = patch_backbone(s.arch, s.weights, s.size)
-    else: net = pooled_backbone(s.arch, s.weights)
+    net = (patch_backbone if patches else pooled_backbone)(s.arch, s.weights, s.size, s.grid)
     read = partial(decode, span=parse_range(s.range))
-    batches = forward_batches(net, items.path, s.size, find_backbone(s.arch).stats, bs, device, read)
-    keys = np.split(items.digest.to_numpy(), range(bs, len(items), bs))
+    batches = forward_batches(net, items.path, s.shape, find_backbone(s.arch).stats, bs, device, read)
+    keys = iter(items.digest)
     with tqdm(total=len(items), desc=f'features of {s.arch}', unit='image', disable=None,
               leave=False) as bar:
-        for part, (rows, out) in zip(keys, batches):
+        for rows, out in batches:
             if bad := [error for *_, error in rows if error]: raise BadInput(bad[0])
             out = out if patches else (out,)
-            yield part, *(o.flatten(1).cpu().numpy() for o in out)
-            bar.update(len(part))
+            yield list(itertools.islice(keys, len(rows))), *(o.flatten(1).cpu().numpy() for o in out)
+            bar.update(len(rows))
 
 # %% ../../nbs/training/01_features.ipynb #62cd935c
 def _stored(items, s, device, patches=False):
@@ -115,8 +115,9 @@ def patch_features(
     items:pd.DataFrame, # columns path, digest
     s:Settings,         # arch, weights, size
     device=None         # where to compute; None: a GPU if there is one
-)->Table: # float16, (patches, 128) per image
+)->Table: # float16, (patches, 128) per image, or (tiles, patches, 128)
     "The features of each patch, from a `PatchBackbone`"
     out = _stored(items, s, device, patches=True)
-    out.x = out.x.unflatten(1, (-1, 128))
+    tiles = math.prod(s.grid)
+    out.x = out.x.unflatten(1, (-1, 128) if tiles == 1 else (tiles, -1, 128))
     return out

@@ -8,7 +8,7 @@ __all__ = ['OpenImage', 'imbalanced_dls']
 # %% ../../nbs/training/00_loaders.ipynb #266a3b80
 from ..core import BadInput, Settings, quiet_import
 from ..data.formats import parse_range
-from ..data.images import Table, decode, in_threads, read_image
+from ..data.images import Table, decode, height_width, in_threads, read_image
 from ..data.items import LABELS, class_names, targets
 from ..data.splits import SPLITS
 import numpy as np, pandas as pd, torch
@@ -29,7 +29,7 @@ def _by_column(split): return [np.flatnonzero(split.split == part) for part in S
 
 def imbalanced_dls(
     split:pd.DataFrame, # columns path, label, split
-    s:Settings,         # size, batch_size
+    s:Settings,         # size, tiles, batch_size
     **kwargs            # more for `DataBlock.dataloaders`
 )->DataLoaders: # training (shuffled, whole batches), validation, test
     "DataLoaders of images (3, size, size) and class numbers"
@@ -38,19 +38,20 @@ def imbalanced_dls(
         blocks=(TransformBlock(type_tfms=OpenImage(s.range), batch_tfms=IntToFloatTensor),
                 CategoryBlock(vocab=names, sort=False)),
         get_x=ColReader('path'), get_y=ColReader('label' if tuple(names) == LABELS else 'class'),
-        splitter=_by_column, item_tfms=Resize(s.size, method=ResizeMethod.Squish))
+        splitter=_by_column, item_tfms=Resize(s.shape, method=ResizeMethod.Squish))
     bs = min(s.batch_size, int((split.split == 'train').sum()))
     return block.dataloaders(split, bs=bs, **{'num_workers': 0, **kwargs})
 
 # %% ../../nbs/training/00_loaders.ipynb #def49e25
-def read_pixels(items, size, span='')->Table: # uint8, (3, size, size) per image
+def read_pixels(items, size, span='')->Table: # uint8, (3, height, width) per image
     "All images in memory; raises `BadInput` if they do not fit"
     items = items.drop_duplicates('digest')
-    need, free = len(items)*3*size**2, virtual_memory().available
+    height, width = height_width(size)
+    need, free = len(items)*3*height*width, virtual_memory().available
     if need > .8*free:
-        raise BadInput(f'{len(items)} images of {size} x {size} pixels need {need/1e9:.1f} GB of '
-                       f'memory, {free/1e9:.1f} are free. Give a smaller --size.')
-    x = np.empty((len(items), 3, size, size), np.uint8)
+        raise BadInput(f'{len(items)} images of {width} x {height} pixels need {need/1e9:.1f} GB of '
+                       f'memory, {free/1e9:.1f} are free. Give a smaller --size, or fewer --tiles.')
+    x = np.empty((len(items), 3, height, width), np.uint8)
     def one(i): x[i] = decode(items.path.iloc[i], size, span=parse_range(span))
     in_threads(one, range(len(items)), 'reading images')
     return Table(items.digest, torch.from_numpy(x))

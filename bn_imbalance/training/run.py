@@ -49,8 +49,8 @@ def run_config(data, recipe, s, seed)->dict: # JSON; equal ones give equal resul
     settings = {k: v for k, v in asdict(s).items() if k not in _not_of_a_run}
     settings.update(engine=choose_engine(recipe, s), train_bn=bn_learns(recipe, s),
                     weights=weights_digest(s.arch, s.weights))
-    for k in 'unfreeze', 'range': # runs are older than these settings
-        if not settings[k]: del settings[k]
+    for k in 'unfreeze', 'range', 'tiles': # runs are older than these settings
+        if settings[k] in (0, '', 'auto', '1x1'): del settings[k]
     parts = {p: f.__name__ for p in PARTS if (f := getattr(recipe, p))}
     params = {k: v for k, (v, _) in recipe.params.items()}
     about = dict(name=recipe.name, final_bn=recipe.final_bn, **parts, params=params)
@@ -149,7 +149,7 @@ def _run_trained(split, recipes, s, seed, configs, features, pixels, device):
     groups = [zlib.crc32(g.encode('utf-8', 'surrogateescape')) for g in split.group]
     engines = {r: choose_engine(r, s) for r in recipes}
     needed = set(engines.values())
-    if pixels is None and needed & {'forward', 'images'}: pixels = read_pixels(split, s.size, s.range)
+    if pixels is None and needed & {'forward', 'images'}: pixels = read_pixels(split, s.shape, s.range)
     patched = any('patches' in r.needs for r in recipes)
     patches = patch_features(split, s, device) if patched else None
     if features is None and needed & {'features', 'forward'}:
