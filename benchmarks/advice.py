@@ -186,11 +186,12 @@ def main(
     out:str='advice',  # folder for the margins
     runs:int=3,        # runs per recipe, as --seeds of bn-compare
     draws:int=DRAWS,   # known images and field part, drawn anew
+    first:int=0,       # the first of these draws
     only_table:bool=False # of what has been computed; train nothing
 ):
     "What following the advice costs"
     read = sources(plantvillage, tiles, field_sets)
-    cases = [(name, rare, draw) for draw, rare, name in product(range(draws), RARE, read)]
+    cases = [(name, rare, draw) for draw, rare, name in product(range(first, draws), RARE, read)]
     if only_table:
         need = ['final', *map(str, range(runs))]
         folders = [Path(out)/f'{name}-{draw}-{rare}' for name, rare, draw in cases]
@@ -201,7 +202,10 @@ def main(
             folders = [p for p in tqdm(done, total=len(cases), unit='case') if p]
     t = pd.DataFrame([row for p in folders for row in rows_of(p, runs)])
     stored = stored_results()/'advice.csv'
-    if stored.exists(): t = pd.concat([(o := pd.read_csv(stored))[o.runs != runs], t])
+    if stored.exists(): # what is stored of other cases stays
+        old, key = pd.read_csv(stored), ['data', 'rare', 'draw', 'runs']
+        mine = pd.MultiIndex.from_frame(t[key])
+        t = pd.concat([old[~pd.MultiIndex.from_frame(old[key]).isin(mine)], t]).sort_values(key, kind='stable')
     write_atomic(stored, t.round(4).to_csv(index=False))
     costs = t[(t.runs == runs) & t.goal.isin(list(GOALS)[:2])]
     print(costs.pivot_table(index='recipe', columns=['goal', 'rare'], values='value').round(0).to_string())

@@ -130,13 +130,6 @@ def _execution(flags, out):
     from bn_imbalance.training.sweep import Execution
     return Execution(out, **_pick(flags, ('backend', 'device', 'workers')))
 
-def _in_tiles(d, s, recipes, flags):
-    "Settings that say whether large images are seen in tiles; print why"
-    from bn_imbalance.training.tiles import with_tiles
-    s = with_tiles(d, s, recipes, notes := [], flags.get('device'))
-    for text in notes: print(_paragraphs([text]), flush=True)
-    return s
-
 def _describe(data):
     if data in SOURCES and SOURCES[data].about: print(_paragraphs([SOURCES[data].about]) + '\n')
 
@@ -169,6 +162,14 @@ def _classes(d, n=4):
     return f'Minority: {some(d.classes("minority"))}; majority: {some(d.classes("majority"))}.'
 
 
+# %% ../nbs/90_cli.ipynb #711e3001
+def _in_tiles(d, s, recipes, flags):
+    "Settings that say whether large images are seen in tiles; print why"
+    from bn_imbalance.training.tiles import with_tiles
+    s = with_tiles(d, s, recipes, notes := [], flags.get('device'))
+    for text in notes: print(_paragraphs([text]), flush=True)
+    return s
+
 # %% ../nbs/90_cli.ipynb #023985b9
 def _typed(name): # the command line, if this is one
     return f'{name} {shlex.join(sys.argv[1:])}' if Path(sys.argv[0]).name == name else ''
@@ -196,17 +197,21 @@ def bn_compare(
     data:str='leaves',   # a name (leaves, elpv, ...), a folder of class folders, or a CSV file
     curve:str=None,      # numbers of rare subjects in training, such as 5,10,20: would more help?
     out:str='bn-compare', # folder for results, report and runs; finished runs are reused
+    thorough:bool=False, # every recipe on every split, and plain training tuned; takes twice as long
     verbose:bool=False,  # show all recipes and all differences
     json:bool=False,     # print the answer as JSON, everything else to standard error
     **flags
 ):
     "Which remedy for a rare class works on these images? Options not given are as in settings.ini."
-    with _aside(json): answer = _compare(data, curve, out, verbose, flags)
+    with _aside(json): answer = _compare(data, curve, out, thorough, verbose, flags)
     if json: _print_json(answer)
 
 # %% ../nbs/90_cli.ipynb #compare02
-def _compare(data, curve, out, verbose, flags):
+def _compare(data, curve, out, thorough, verbose, flags):
     s, goal = _begin(data, flags)
+    if thorough and s.tuned == ['none']: s = replace(s, tuned=['plain'])
+    named = named_settings(flags.get('settings'), **_changes(flags)) & {'recipes', 'tune', 'tuned'}
+    few = s.seeds > 4 and not thorough and not named # most recipes are out after two splits
     if curve: return _curve(data, curve, s, goal, flags, out)
     from bn_imbalance.report.backbones import backbone_folder
     from bn_imbalance.training.sweep import recipes_to_run
@@ -219,7 +224,7 @@ def _compare(data, curve, out, verbose, flags):
     if not goal.given: print(_assumed(d, flags), flush=True)
     for arch, (t, recipes, trials) in each.items():
         there, t = backbone_folder(out, arch) if several else out, _in_tiles(d, t, recipes, flags)
-        page, boards[arch], runs, answer = _compared(d, t, recipes, trials, there, goal, flags)
+        page, boards[arch], runs, answer = _compared(d, t, recipes, trials, there, goal, flags, few)
     if several: return _show_backbones(boards, out, d.name)
     _show(answer, boards[arch], runs, verbose)
     _show_files(Path(out)/'results.csv', page)
@@ -236,7 +241,7 @@ def _assumed(d, flags):
             '--cost-miss 20 --cost-alarm 1.')
     return _paragraphs([text.encode('utf-8', 'replace').decode()])
 
-def _compared(d, s, recipes, trials, out, goal, flags):
+def _compared(d, s, recipes, trials, out, goal, flags, few=False):
     "Run what is missing and write the report; stopped by Ctrl-C, show the answer from what is there"
     from bn_imbalance.report.comparison import write_report
     from bn_imbalance.training.sweep import compare
@@ -244,7 +249,9 @@ def _compared(d, s, recipes, trials, out, goal, flags):
     options += ' --multiclass'*bool(flags.get('multiclass')) + ' --skip-bad'*bool(flags.get('skip_bad'))
     def write(runs, trials, findings):
         return write_report(runs, out, _typed('bn-compare'), trials, goal, findings, options.strip())
-    try: runs = compare(d, s, flags.get('protocol'), _execution(flags, out), recipes=recipes)
+    try:
+        done, recipes = _first_splits(d, s, recipes, out, goal, flags) if few else ([], recipes)
+        runs = done + compare(d, s, flags.get('protocol'), _execution(flags, out), recipes=recipes)
     except KeyboardInterrupt:
         seeds, there = _finished(out, recipes, s)
         if there: # nothing is trained: the runs are stored, and blends are made of them
@@ -254,6 +261,20 @@ def _compared(d, s, recipes, trials, out, goal, flags):
             _show(answer, lb, runs)
         raise
     return write(runs, trials, _findings(d.source, flags))
+
+# %% ../nbs/90_cli.ipynb #compared3
+def _first_splits(d, s, recipes, out, goal, flags, n=2):
+    "Runs of the recipes that are far behind after `n` splits, and the others"
+    from bn_imbalance.evaluate.leaderboard import far_behind
+    from bn_imbalance.training.run import with_members
+    from bn_imbalance.training.sweep import compare
+    runs = compare(d, s, flags.get('protocol'), _execution(flags, out), list(range(n)), recipes)
+    members = {o.name for r in recipes if r.blend_of for o in with_members([r], s)}
+    try: behind = far_behind(runs, goal, {'plain', *members})
+    except BadInput: return [], recipes # every run failed: the others will tell
+    if behind: print(_paragraphs([f'Far behind after {n} splits, and not run on the others: {", ".join(behind)}. '
+                                  '--thorough runs them all.']), flush=True)
+    return [r for r in runs if r.recipe in behind], [r for r in recipes if r.name not in behind]
 
 # %% ../nbs/90_cli.ipynb #compared2
 def _finished(out, recipes, s):
@@ -290,6 +311,7 @@ def _show(answer, lb, runs, verbose=False):
     if many <= shown: some = 'All recipes'
     how = 'means with 95 % intervals' if lb.n > 1 else 'one run'
     if not lb.goal.given: how += '; counts with a threshold chosen on validation images'
+    if lb.stopped: some += f'; far behind after a few splits: {", ".join(lb.stopped)}'
     _show_table(_paragraphs([f'{some}. In 1000 images, {how}:']), answer_table(lb, shown))
     _show_failures(runs)
     if verbose:

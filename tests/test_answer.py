@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from test_controls import made_up
 from bn_imbalance.evaluate.answer import answer_table, evidence, join_names, make_answer
 from bn_imbalance.evaluate.goal import Goal
-from bn_imbalance.evaluate.leaderboard import rank_recipes
+from bn_imbalance.evaluate.leaderboard import far_behind, rank_recipes
 from bn_imbalance.metrics import range_text
 from bn_imbalance.report.comparison import report_html
 
@@ -177,3 +177,13 @@ def test_a_log_gets_a_line_now_and_then(command, folder, tmp_path, monkeypatch):
     code, text, err = command('bn-compare', folder, '--recipes', 'plain,final_bn', '--out', tmp_path/'out', *QUICK)
     assert code == 0 and re.search(r'\d of 4 runs, \d+ minutes left; \d+ a minute, best so far: ', err), err
     assert 'minutes left' not in text
+
+
+def test_recipes_far_behind_stop_after_two_splits():
+    runs = field({'plain': 1., 'focal': 1.1, 'knn': .9, 'final_bn': 4., 'ridge': 3.9}, 6)
+    behind = far_behind([r for r in runs if r.seed < 2], Goal(prevalence=.02, cost_miss=20, cost_alarm=1), {'plain'})
+    assert {'focal', 'knn'} == set(behind)
+    lb = rank_recipes([r for r in runs if r.seed < 2 or r.recipe not in behind], Goal())
+    assert set(lb.stopped) == set(behind) and set(lb.names) == {'plain', 'final_bn', 'ridge'} and lb.n == 6
+    whole = rank_recipes([r for r in runs if r.recipe not in behind], Goal())
+    assert not whole.stopped and whole.table.equals(lb.table)

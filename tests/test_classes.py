@@ -105,7 +105,7 @@ def test_a_class_that_appears_once(root, tmp_path, command):
     shutil.copytree(root, tmp_path/'parts')
     for p in sorted((tmp_path/'parts'/'NA').iterdir())[1:]: p.unlink()
     code, _, err = command('bn-compare', tmp_path/'parts', *RARE, '--out', tmp_path/'cmp', *FLAGS)
-    assert code == 1 and 'at least 5 images of NA, there are 1' in err and err.strip().count('\n') == 0
+    assert code == 1 and 'at least 3 images of NA, there are 1' in err and err.strip().count('\n') == 0
     assert not (tmp_path/'cmp').exists()
 
 

@@ -57,7 +57,7 @@ def bad_inputs(folder, tmp_path):
     (tmp_path/'noini.ini').write_text('epochs = 3\n')
     (tmp_path/'file').write_text('')
     (tmp_path/'items.csv').write_text('file,label\na,b\n')
-    for label, n in ('many', 30), ('few', 3):
+    for label, n in ('many', 30), ('few', 2):
         (tmp_path/'few'/label).mkdir(parents=True)
         for i in range(n): Image.new('RGB', (20, 20), (i*8, n, 0)).save(tmp_path/'few'/label/f'{i}.png')
     return [
@@ -77,7 +77,7 @@ def bad_inputs(folder, tmp_path):
         ([folder, '--recipes', 'focal:alpha=1'], 'recipe focal: there is no parameter alpha'),
         ([folder, '--recipes', 'plain,final_bn:lr'], 'expected name=value, not lr'),
         ([folder, '--tune', '-1'], '--tune = -1: expected a whole number from 0'),
-        ([tmp_path/'few'], 'protocol all needs at least 5 images of the minority, there are 3'),
+        ([tmp_path/'few'], 'protocol all needs at least 3 images of the minority, there are 2'),
         ([folder, '--arch', 'resnet19'], 'Did you mean resnet18'),
         ([folder, '--weights', tmp_path/'none.safetensors'], 'no such file'),
         ([folder, '--weights', tmp_path/'file'], 'cannot be read as safetensors'),

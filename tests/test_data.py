@@ -279,3 +279,17 @@ def test_names_that_are_no_utf8(command, tmp_path):
     (tmp_path/'images.csv').write_bytes(b'path,label\n' + b''.join(
         os.fsencode(p) + b',' + os.fsencode(p.parent.name) + b'\n' for p in root.rglob('*.jpg')))
     assert read_data(tmp_path/'images.csv').counts == data.counts
+
+
+@pytest.mark.parametrize('n', [3, 4])
+def test_three_or_four_rare_subjects_are_enough(n):
+    y = np.r_[np.zeros(40, int), np.ones(n, int)]
+    items = pd.DataFrame(dict(path=[f'{i}.png' for i in range(len(y))], group=[f'{i}' for i in range(len(y))]))
+    items['label'] = np.where(y, 'minority', 'majority')
+    tested = set()
+    for seed in range(20):
+        t = stratified_split(items, load_settings(), seed)
+        rare = t[t.label == 'minority']
+        assert rare.split.value_counts().to_dict() == dict(train=n - 2, valid=1, test=1)
+        tested |= {*rare.path[rare.split == 'test']}
+    assert len(tested) == n, 'each is tested at some time'

@@ -6,7 +6,7 @@
 __all__ = ['given_split', 'draw_split', 'subsample_subjects']
 
 # %% ../../nbs/data/07_splits.ipynb #01cef569
-from ..core import BadInput, Settings
+from ..core import BadInput, Settings, ignore_warnings
 from .items import LABELS, Data, class_names, rare_targets, targets, the_class
 import numpy as np, pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -61,19 +61,26 @@ def stratified_folds(items, n, seed)->np.ndarray: # fold of each row, 0 to n - 1
     folds = StratifiedGroupKFold if grouped else StratifiedKFold
     folds, out = folds(n, shuffle=True, random_state=seed), np.empty(len(items), int)
     parts = folds.split(items, y, items.group if grouped else None)
-    for k, (_, idx) in enumerate(parts): out[idx] = k
+    with ignore_warnings(UserWarning, 'The least populated class'): # three or four are enough here
+        for k, (_, idx) in enumerate(parts): out[idx] = k
     # large groups get the same folds whatever the seed; without this, always the test set
     return np.random.default_rng(seed).permutation(n)[out]
+
+def _rare_first(fold, y, rare, seed): # test and validation get one each of three or four rare subjects
+    lacking = [sum(not ((fold == k) & (y == c)).any() for c in rare) for k in range(5)]
+    order = sorted(np.random.default_rng(seed).permutation(5), key=lambda k: lacking[k])
+    return np.argsort(order)[fold]
 
 def stratified_split(items, s, seed):
     "All rows of `items` with a column split, by fifths; `BadInput` if a split lacks a class"
     names, y = class_names(items), targets(items)
     unit = 'groups' if items.group.duplicated().any() else 'images'
     few, c = min((items.group[y == c].nunique(), c) for c in rare_targets(items))
-    if few < 5:
-        raise BadInput(f'protocol all needs at least 5 {unit} of {the_class(names[c])}, there are '
-                       f'{few}.')
+    if few < 3:
+        raise BadInput(f'protocol all needs at least 3 {unit} of {the_class(names[c])}, there are {few}. bn-find looks '
+                       'for more of them among unlabelled images.')
     fold, n_test = stratified_folds(items, 5, seed), s.test_fifths
+    if few < 5: fold = _rare_first(fold, y, rare_targets(items), seed)
     split = np.select([fold < n_test, fold < n_test + s.valid_fifths], ['test', 'valid'], 'train')
     n = pd.crosstab(split, y).reindex(index=SPLITS, fill_value=0)
     if n.to_numpy().min() == 0:

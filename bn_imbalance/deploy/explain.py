@@ -66,8 +66,7 @@ def heat_maps(
         mine = torch.tensor([yes == patches for yes in looks], device=x[0].device)
         return sign*(total.margins(x)*total.weights)[:, mine].sum(1)
     with torch.no_grad():
-        patches = backbone(x)[1].flatten(0, -3) # of images, or of their tiles
-        maps = _resized(_patch_map(patch_head[0], patches, sign), backbone, shape)
+        maps = _resized(_patch_map(patch_head[0], backbone(x)[1].flatten(0, -3), sign), backbone, shape)
         if not total: return maps.cpu().numpy()
         z = torch.stack([part(backbone(x), patches) for patches in (False, True)], 1)
     cam = _grad_cam(inner.backbone, lambda x: part(backbone(x), False), x, arch)

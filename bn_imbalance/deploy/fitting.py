@@ -114,6 +114,13 @@ def default_recipe(s, n_classes=2)->str:
     binary, frozen = n_classes == 2, not (s.unfreeze or s.train_bn or s.engine == 'images')
     return 'blend' if binary and frozen else 'final_bn'
 
+
+# %% ../../nbs/deploy/01_fitting.ipynb #711e4001
+def _backbone(trained, patches, s): # as `build_network` makes it
+    if patches: return patch_backbone(s.arch, s.weights, s.size, s.grid) # it is frozen
+    if s.grid != (1, 1): return pooled_backbone(s.arch, s.weights, s.size, s.grid)
+    return trained.backbone or cut_backbone(load_network(s.arch, s.weights), s.arch)
+
 def train_on(items, recipe, s, device=None, calibration=None)->nn.Module: # as `build_network` makes it
     "The network that a recipe makes of these images, on the CPU; raises `BadInput` if it diverges"
     parts = recipe.blend_of or (recipe,) # `calibration` of these: scale and shift
@@ -128,10 +135,7 @@ def train_on(items, recipe, s, device=None, calibration=None)->nn.Module: # as `
     prior = np.log(y.mean()/(1 - y.mean())) if recipe.blend_of else 0.
     head = plain_head(_ensemble(heads, calibration, prior) if recipe.blend_of else heads[0])
     net = build_network(s.arch, describe_head(head), s.size, s.grid)
-    if patches is not None: backbone = patch_backbone(s.arch, s.weights, s.size, s.grid) # it is frozen
-    elif s.grid != (1, 1): backbone = pooled_backbone(s.arch, s.weights, s.size, s.grid)
-    else: backbone = trained[parts[0].training].backbone or cut_backbone(load_network(s.arch, s.weights), s.arch)
-    net[0].load_state_dict(backbone.state_dict())
+    net[0].load_state_dict(_backbone(trained[parts[0].training], patches is not None, s).state_dict())
     for new, old in zip(net[1][1], head_layers(head)): new.load_state_dict(old.state_dict())
     if not all(v.isfinite().all() for v in net.state_dict().values()):
         raise BadInput(f'recipe {recipe.name}: the training on all images diverged (not a number). '

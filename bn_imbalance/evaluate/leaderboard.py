@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STATS', 'PAPER', 'results', 'failures', 'Leaderboard', 'summarize', 'drop_threshold_variants', 'split_overlap',
-           'rank_recipes', 'with_interval', 'leaderboard_text', 'tuned_table', 'tuned_text', 'by_class',
-           'by_class_text', 'rank_table', 'paper_table']
+           'rank_recipes', 'behind', 'far_behind', 'with_interval', 'leaderboard_text', 'tuned_table', 'tuned_text',
+           'by_class', 'by_class_text', 'rank_table', 'paper_table']
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #be7fc049
 from ..core import BadInput
@@ -54,6 +54,7 @@ class Leaderboard:
     too_few:dict=field(default_factory=dict) # prevalence -> a sentence, from `resolution`
     overlap:float=0. # of the splits, see `mean_interval`
     one_split:bool=False # do the seeds vary training only?
+    stopped:list=field(default_factory=list) # recipes that were far behind after a few splits, see `far_behind`
 
     @property
     def names(self)->list: return list(self.table.index) # recipes, the best first
@@ -196,18 +197,41 @@ def split_overlap(
     part = len(run.rare)*(s['test_minority']*s['train_minority'])**.5/n if n else 0.
     return part/(1 - part)
 
+def _stopped(runs): # recipes that ran on fewer than half of the splits
+    n = pd.Series([r.recipe for r in runs]).value_counts(sort=False)
+    return list(n.index[n < n.max()/2])
+
 def rank_recipes(
     runs:list,       # of `Run`, from `compare` or `read_runs`
     goal:Goal=Goal() # what to rank by; nothing asked for: F1 at argmax on the test set
 )->Leaderboard: # with other prevalences
     "Judge runs"
     if goal.given: runs = drop_threshold_variants(runs)
+    stopped = _stopped(runs)
+    runs = [r for r in runs if r.recipe not in stopped]
     df = results(runs) # first: it says so if all runs failed
     good = [r for r in runs if not r.failed]
     lb = summarize(df, goal, evaluate_prevalences(good, goal), known_prevalences(good[0]), split_overlap(good[0]))
-    lb.one_split = good[0].data.get('protocol') == 'given'
+    lb.one_split, lb.stopped = good[0].data.get('protocol') == 'given', stopped
     lb.too_few = {s: resolution(good[0], s) for s in lb.by_prevalence.prevalence.unique()}
     return lb
+
+# %% ../../nbs/evaluate/06_leaderboard.ipynb #behind02
+def behind(v, overlap=1/3): # seeds x recipes, larger is better -> names
+    best = v.mean().idxmax()
+    d = v.drop(columns=best).rsub(v[best], axis=0)
+    error = (d.var().mean()*(1/len(d) + overlap))**.5
+    return list(d.columns[d.mean() > max(2*error, .01)])
+
+def far_behind(
+    runs:list,        # of `Run`, of all recipes on the first splits
+    goal:Goal=Goal(), # what to rank by
+    keep=('plain',)   # recipes to keep in any case
+)->list: # names of recipes
+    "Recipes that need not run on more splits"
+    lb = rank_recipes(runs, goal)
+    v = lb.seeds('auroc' if goal.given else None).dropna(axis=1)
+    return [k for k in behind(v, lb.overlap) if k not in keep]
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #11dafb81
 def with_interval(

@@ -188,6 +188,7 @@ def _about(lb, r):
             f'{r.settings["arch"]} at {r.settings["size"]} pixels, {r.settings["epochs"]} epochs. '
             f'Minority: {", ".join(r.data["minority"])}. Majority: '
             f'{", ".join(r.data["majority"])}.')
+    if lb.stopped: text += f' Far behind after a few splits, and stopped: {", ".join(lb.stopped)}.'
     return text + ' Multiclass: F1 and the like are means over the rare classes.'*r.multiclass
 
 def _class_section(runs):

@@ -240,8 +240,7 @@ def compare(
         about['train_subjects'] = subjects
     configs = [(r, seed, run_config(about, r, s, seed)) for seed in splits for r in chosen]
     done = [run for *_, c in configs if store and (run := store.get(c, versions))]
-    have = {(run.recipe, run.seed) for run in done}
-    todo = [(r, seed, c) for r, seed, c in configs if (r.name, seed) not in have]
+    todo = [o for o in configs if (o[0].name, o[1]) not in {(run.recipe, run.seed) for run in done}]
     if execution.backend is None: # processes take a while to start
         pays = execution.workers > 1 and len(todo) > 6 and all(map(_importable, chosen))
         execution = replace(execution, backend='process' if pays else 'serial')
