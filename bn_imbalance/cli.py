@@ -516,15 +516,17 @@ def _report(out_dir, out, verbose, flags):
 @command
 @delegates(_training_flags())
 def bn_fit(
-    data:str='leaves',   # a name (leaves, elpv, ...), a folder of class folders, or a CSV file
+    data:str='leaves',   # a name (leaves, elpv, ...), a folder of class folders, a CSV file; for --add a model
     recipe:str=None,     # name of a recipe; by default what --compare recommends, else blend
     compare:str=None,    # a folder that bn-compare wrote for the same data
+    add:str=None,        # what a model missed, such as missed.jpg:broken; several with commas
     level:float=.9,      # of each class this fraction is not misclassified without a review flag
     out:str='bn-model',  # folder for the model; it must not exist yet
     **flags
 ):
     "Train one model to keep, with an honest estimate and a threshold for what mistakes cost."
     _check_one_source(compare, flags)
+    if add: return _add(data, recipe, add, out, flags)
     s, goal = _begin(data, flags)
     from bn_imbalance.metrics import interval_text
     from bn_imbalance.deploy import fitting
@@ -551,6 +553,20 @@ def bn_fit(
     for k, v in model.about['metrics'].items():
         print(f'{k.replace("_", " "):18} {interval_text(*v)}')
     print(f'Model: {out}\nCard: {Path(out)/"card.md"}')
+
+# %% ../nbs/90_cli.ipynb #addcli01
+def _add(model, recipe, add, out, flags):
+    "`bn-fit MODEL --add missed.jpg:broken`: a model with the example beside the one without"
+    if not Path(model, 'model.json').is_file(): raise BadInput(f'{model}: --add needs a folder that bn-fit wrote.')
+    examples = [o.strip().rpartition(':')[::2] for o in add.split(',')]
+    if bad := [':'.join(o) for o in examples if not all(o)]:
+        raise BadInput(f'--add {bad[0].strip(":")}: expected an image and its class, such as missed.jpg:broken.')
+    from bn_imbalance.deploy.adding import add_examples
+    from bn_imbalance.deploy.model import check_free
+    check_free(out)
+    added = add_examples(model, examples, recipe, _execution(flags, out))
+    print(_plain(_paragraphs(added.lines)))
+    print(f'Model: {out}. {model} is as it was: take the one that you trust.')
 
 # %% ../nbs/90_cli.ipynb #answered1
 def _answered(compare, goal, recipe):

@@ -9,7 +9,7 @@ __all__ = []
 import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     model=['Model', 'load_model', 'model_card'],
-    fitting=['fit', 'check_portable', 'recommended_recipe'],
+    fitting=['fit', 'check_portable', 'recommended_recipe'], adding=['add_examples'],
     predict=['predict_csv', 'predict_images', 'predictions', 'find_images'],
     explain=['heat_maps', 'heat_map_writer', 'overlay'],
     export=['export_onnx', 'export_torch'],

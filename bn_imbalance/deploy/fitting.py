@@ -243,7 +243,8 @@ def fit(
     execution:Execution=None, # its `out`: the folder for the model, None: in memory
     known:list=(),            # finished runs to reuse, from `compare` or `read_runs`
     answer:dict=None,         # what a comparison said, from `Answer.to_dict`, for the card
-    protocol:str=None         # `all` or `given`; None: `given` if the data has a split of its own
+    protocol:str=None,        # `all` or `given`; None: `given` if the data has a split of its own
+    history:list=()           # path and class of each image that was added to those of an earlier model
 )->Model:                     # saved, if `execution.out` is given
     "Evaluate a recipe, choose a decision, train on all images but a given test set's; raises `BadInput`"
     s, execution = replace(s or load_settings(), range=data.range), execution or Execution()
@@ -267,7 +268,7 @@ def fit(
     if len(data.names) == 2:
         held_out = _held_out(oof, items, bare, s, execution.device)
         about['held_out'] = digest(save_arrays(held_out))
-    if answer: about['answer'] = answer
+    about |= {k: v for k, v in dict(answer=answer, history=list(history)).items() if v}
     model = Model(net, with_checksum(about), _samples(tested, about), held_out)
     if out is not None: model.save(out)
     return model

@@ -192,6 +192,10 @@ def _compared(about): # what the comparison said that the recipe was taken from,
     answer = kept_answer(about)
     return f'\n## The answer of the comparison\n\n{answer.markdown()}\n' if answer else ''
 
+def _history(about): # what was added to the images of an earlier model
+    lines = [f'- `{o["path"]}` as {o["class"]}' for o in about.get('history', ())]
+    return '\n## What was added\n\n' + '\n'.join(lines) + '\n' if lines else ''
+
 def model_card(
     model:Model # from `fit` or `load_model`
 )->str:         # Markdown
@@ -220,7 +224,7 @@ Network {net["arch"]} at {net["size"]} pixels, trained on all images:
 {n["majority"]} of the majority, {n["minority"]} of the minority,
 fingerprint `{a["data"]["fingerprint"]}`.
 The decision was chosen on the validation images of all splits.
-
+{_history(a)}
 ## Use
 
     bn-predict MODEL images/ --csv predictions.csv
@@ -311,6 +315,7 @@ _decision_part = _part(
 
 # %% ../../nbs/deploy/00_model.ipynb #4397e966
 _Answer = _part(take=_Text, expect=_Text, sure=_Text, beware=list[_Text], next=_Text) # see `evaluate.answer`
+_Example = _part('forbid', **{'path': _Text, 'class': _Text}) # see `deploy.adding`
 _About = _part(
     classes=Annotated[list[_Text], Field(min_length=2)], pools=list[list[_Text]],
     rare=Annotated[list[_Whole], Field(min_length=1)], # class numbers
@@ -337,6 +342,7 @@ def _check_consistent(a):
     for field, o in per_class.items():
         if len(o) != n: raise BadInput(f'{n} classes, but {field} is for {len(o)}')
     if 'answer' in a: _Answer.model_validate(a['answer'])
+    for o in a.get('history', ()): _Example.model_validate(o)
     if 'bn_imbalance' not in a['versions']: raise BadInput('versions.bn_imbalance is missing')
 
 def _first_error(error): # of pydantic, in a few words
