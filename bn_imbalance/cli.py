@@ -537,8 +537,7 @@ def bn_fit(
     check_free(out)
     if compare:
         first, s, known, passed = fitting.recommended_recipe(compare, s, goal, **_changes(flags))
-        if passed and not recipe:
-            print(_paragraphs([f'Passed over, though ahead: {o}' for o in passed]))
+        if passed and not recipe: print(_paragraphs([f'Passed over, though ahead: {o}' for o in passed]))
         flags['multiclass'] = flags.get('multiclass') or known[0].multiclass
     chosen, = get_recipes([recipe or first])
     fitting.check_portable(chosen, s)

@@ -97,7 +97,7 @@ class Added:
             was, now = ('found' if r[f'found_{k}'] else 'missed' for k in ('before', 'after'))
             out.append(f'{r["path"]} ({r["class"]}): {was} before, with probability {percent(r["before"])}; {now} '
                        f'now, with {percent(r["after"])} (it was trained on it). Of 6 likes of it, mirrored, cropped, '
-                       f'brighter or darker, {r["likes_before"]} were called rare before and {r["likes_after"]} are now.')
+                       f'brighter or darker, {r["likes_before"]} were called rare before, {r["likes_after"]} now.')
             if 'alarms' in r and not r['found_before'] and r['class'] not in self.before.about['data']['majority']:
                 out.append('A threshold at which the model as it was finds it would raise false alarms on '
                            f'{percent(r["alarms"])} of the held-out images of the majority.')

@@ -187,14 +187,15 @@ def _answers(model):
   misclassified without being flagged.{few}
   This holds for images like those it was calibrated on.'''
 
+# %% ../../nbs/deploy/00_model.ipynb #history1
+def _history(about): # what was added to the images of an earlier model
+    lines = [f'- `{o["path"]}` as {o["class"]}' for o in about.get('history', ())]
+    return '\n## What was added\n\n' + '\n'.join(lines) + '\n' if lines else ''
+
 # %% ../../nbs/deploy/00_model.ipynb #f9b81788
 def _compared(about): # what the comparison said that the recipe was taken from, if there was one
     answer = kept_answer(about)
     return f'\n## The answer of the comparison\n\n{answer.markdown()}\n' if answer else ''
-
-def _history(about): # what was added to the images of an earlier model
-    lines = [f'- `{o["path"]}` as {o["class"]}' for o in about.get('history', ())]
-    return '\n## What was added\n\n' + '\n'.join(lines) + '\n' if lines else ''
 
 def model_card(
     model:Model # from `fit` or `load_model`
