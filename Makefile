@@ -29,7 +29,7 @@ test: setup
 test-all: setup
 	$(BIN)/python tools/check.py
 	$(BIN)/nbdev-test --n-workers 2 --timing --cell-timeout 1500
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 20 tests
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --durations 20 tests
 
 readme: setup
 	$(BIN)/python tools/start.py

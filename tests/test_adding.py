@@ -42,7 +42,8 @@ def test_an_example_is_learnt_and_kept_in_the_card(made, command, tmp_path):
     assert 'What was added' in (tmp_path/'m2'/'card.md').read_text() and (made/'m'/'model.json').read_bytes() == before
     text = ' '.join(added.lines)
     assert 'now' in text and 'Recall' in text and 'Cost' in text
-    with pytest.raises(BadInput, match='knows it already'): add_examples(tmp_path/'m2', [(made/'new'/'1.png', 'minority')])
+    with pytest.raises(BadInput, match='knows it already'):
+        add_examples(tmp_path/'m2', [(made/'new'/'1.png', 'minority')])
 
 
 @pytest.mark.parametrize('what, message', [
