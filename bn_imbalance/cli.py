@@ -40,9 +40,14 @@ def _parsed(func, prog, argv):
         first.append(k)
     return [], args
 
+def _escape_names(): # as far as the screen cannot show them
+    for f in sys.stdout, sys.stderr:
+        if hasattr(f, 'reconfigure'): f.reconfigure(errors='backslashreplace')
+
 def command(func):
     "Give `func` a `cli` that runs it on the command line: errors in one line, exit code 1"
     def cli(prog=None, argv=None): # None: as called
+        _escape_names()
         prog, argv = prog or Path(sys.argv[0]).name, sys.argv[1:] if argv is None else argv
         args, kwargs = _parsed(func, prog, argv)
         try:
@@ -133,9 +138,6 @@ def _execution(flags, out):
 def _describe(data):
     if data in SOURCES and SOURCES[data].about: print(_paragraphs([SOURCES[data].about]) + '\n')
 
-def _plain(text): # bytes that are no text become question marks
-    return text.encode('utf-8', 'replace').decode()
-
 def _protocol(data, asked): # with what it means, if there is a split of the user's own
     now = asked or data.protocol
     if now == 'given': return 'given (your split; seeds vary training only)'
@@ -154,7 +156,7 @@ def _read(data, flags, s, more=None, protocol=None, **kwargs):
     lines = [f'{d.name}: {n["majority"]} images of the majority, {n["minority"]} of the '
              f'minority{several}; protocol {_protocol(d, protocol)}{more}. '
              f'{_classes(d)}'] if more is not None else []
-    for text in lines + d.notes: print(_plain(text), flush=True)
+    for text in lines + d.notes: print(text, flush=True)
     return d
 
 def _classes(d, n=4):
@@ -239,7 +241,7 @@ def _assumed(d, flags):
     text = (f'Assumed: {rare} is {"" if told else "the rare class, "}as frequent in use as in the test images; F1 '
             f'counts. Otherwise: {"" if told else "--minority CLASS, "}--prevalence .02, '
             '--cost-miss 20 --cost-alarm 1.')
-    return _paragraphs([text.encode('utf-8', 'replace').decode()])
+    return _paragraphs([text])
 
 def _compared(d, s, recipes, trials, out, goal, flags, few=False):
     "Run what is missing and write the report; stopped by Ctrl-C, show the answer from what is there"
@@ -613,7 +615,7 @@ def bn_predict(
     except BrokenPipeError: # whatever reads our lines has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    for text in noticed(odd, left, range or m.settings.range): print(_plain(text), file=sys.stderr)
+    for text in noticed(odd, left, range or m.settings.range): print(text, file=sys.stderr)
     print(_summary(n, bad, before) + f' Table: {csv}'*bool(csv), file=sys.stderr)
 
 # %% ../nbs/90_cli.ipynb #predicthelp
@@ -705,7 +707,7 @@ def _search(data, images, n, strategy, recipe, compare, out, flags):
         search = search_with_data(known, s, recipe, device, name)
     odd, left = {}, Counter()
     q = start_search(search, images, out, True, partial(_embed(flags), odd=odd), left, flags.get('pages') or 'first')
-    for text in noticed(odd, left, search.embedder.span): print(_plain(text), file=sys.stderr)
+    for text in noticed(odd, left, search.embedder.span): print(text, file=sys.stderr)
     def more(q):
         rows, text = q.rows, found_text(q, search)
         last = set(rows.path[rows['round'] == rows['round'].max()])

@@ -6,7 +6,7 @@
 __all__ = ['BadInput', 'Within', 'Settings', 'package_file', 'stored_results', 'load_settings']
 
 # %% ../nbs/00_core.ipynb #9fca5a89
-import configparser, ctypes, difflib, multiprocessing, os, re, sys, uuid, warnings
+import configparser, csv, ctypes, difflib, multiprocessing, os, re, sys, uuid, warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from multiprocessing import forkserver
 from pathlib import Path
 from threading import Lock
+from types import SimpleNamespace
 from typing import Annotated, Literal, get_args, get_origin
 from fastcore.basics import patch
 from fastcore.script import CliError
@@ -208,6 +209,17 @@ def write_atomic(
     finally:
         if os.path.exists(tmp): os.unlink(tmp)
     return path
+
+# %% ../nbs/00_core.ipynb #csvtext1
+def csv_text(rows)->str: # a table of pandas, or rows
+    "CSV with line feeds, in which names with any kind of line end are quoted"
+    if hasattr(rows, 'columns'): # missing values are empty
+        rows = [rows.columns, *rows.astype(object).where(rows.notna(), '').itertuples(index=False)]
+    out = []
+    file = SimpleNamespace(write=lambda line: out.append(line[:-2] + '\n'))
+    csv.writer(file, lineterminator='\r\n').writerows(rows)
+    return ''.join(out)
+
 
 # %% ../nbs/00_core.ipynb #99110f45
 def keep_memory():

@@ -6,7 +6,7 @@
 __all__ = ['check_labels', 'write_doubtful']
 
 # %% ../../nbs/audit/03_labels.ipynb #3455af9f
-from ..core import BadInput, load_settings, write_atomic
+from ..core import BadInput, csv_text, load_settings, write_atomic
 from ..data.copies import linked
 from ..data.images import texts
 from ..data.items import LABELS, targets
@@ -147,6 +147,7 @@ def write_doubtful(
     out:str|Path # the CSV file to write
 )->Path: # the file: path,label,looks_like,probability
     "Write the doubtful labels, the most doubtful first"
-    t = c.doubtful.assign(path=texts(path_from(out, p) for p in c.items.path[c.doubtful.index]))
+    t = c.doubtful.assign(path=texts(path_from(out, p) for p in c.items.path[c.doubtful.index]),
+                          probability=c.doubtful.probability.map('{:.4f}'.format))
     columns = ['path', 'label', 'looks_like', 'probability']
-    return write_atomic(out, t[columns].to_csv(index=False, float_format='%.4f'))
+    return write_atomic(out, csv_text(t[columns]))

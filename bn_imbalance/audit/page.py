@@ -10,7 +10,7 @@ from ..core import ignore_warnings, write_atomic
 from ..metrics import rate_interval
 from ..report.html import (
     figure_html, note, page_html, section, table_html, thumb, thumbs)
-from ..report.plots import MAJORITY, MINORITY, OKABE_ITO, axes
+from ..report.plots import MAJORITY, MINORITY, OKABE_ITO, axes, figure_text
 from .checks import Check, n_of
 from .shortcuts import SHORTCUT
 from .subjects import short_file
@@ -79,8 +79,7 @@ def _plot_classes(c):
     fig, ((ax,),) = axes(h=.8 + .28*len(n))
     bars = ax.barh(range(len(n)), n, color=[color.get(o, '#999999') for o in pool])
     ax.bar_label(bars, fmt='{:,.0f}', padding=3)
-    names = [k.replace('$', r'\$').encode('utf-8', 'replace').decode() for k in n.index] # $ is TeX
-    ax.set_yticks(range(len(n)), names); ax.set(xlabel='images'); ax.margins(x=.1)
+    ax.set_yticks(range(len(n)), map(figure_text, n.index)); ax.set(xlabel='images'); ax.margins(x=.1)
     if c.data:
         ratio = c.data.counts['majority']/c.data.counts['minority']
         ax.set_title(f'{ratio:.1f} images of the majority to one of the minority', fontsize=11)
@@ -209,4 +208,4 @@ def write_check(
                   _shortcuts_section(c) if c.shortcuts is not None else '',
                   _recall_section(c) if c.tested else '', _sizes_section(c), _examples_section(c)]
     if command: parts.append(P('To reproduce: ', Code(command)))
-    return write_atomic(out, page_html(title, parts).encode('utf-8', 'replace'))
+    return write_atomic(out, page_html(title, parts))

@@ -6,7 +6,7 @@
 __all__ = ['propose_groups', 'write_groups', 'effective_number']
 
 # %% ../../nbs/audit/00_subjects.ipynb #27489f06
-from ..core import write_atomic
+from ..core import csv_text, write_atomic
 from ..data.copies import linked
 from ..data.images import texts
 import os, re
@@ -130,7 +130,7 @@ def write_groups(
     "Write which images belong together"
     df = pd.DataFrame(dict(path=texts(path_from(out, p) for p in items.path),
                            label=texts(items.label), group=texts(str(g) for g in groups)))
-    return write_atomic(out, df.to_csv(index=False))
+    return write_atomic(out, csv_text(df))
 
 # %% ../../nbs/audit/00_subjects.ipynb #022f1f7d
 def effective_number(

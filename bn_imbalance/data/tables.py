@@ -32,7 +32,7 @@ def one_spelling(labels, notes):
             shown = ' and '.join(ascii(o) for o in sorted(same))
             notes.append(f'The labels {shown} differ in blanks, case, composition or invisible characters '
                          f'only: one class, {to[same[0]]}.')
-    return texts(to[o] for o in labels)
+    return texts(to[o].strip() or o for o in labels)
 
 # %% ../../nbs/data/04_tables.ipynb #tab14
 _ARCHIVES = b'PK\3\4', b'\x1f\x8b', b'7z\xbc\xaf', b'Rar!', b'BZh', b'\xfd7zXZ'
@@ -70,6 +70,10 @@ def _without(path, df, missing, columns): # the error
     which = f'columns {" and ".join(missing)} are' if missing[1:] else f'column {missing[0]} is'
     return BadInput(f'{path}: {which} missing. {hint} Expected columns {", ".join(columns)} in the first line.')
 
+def _bare(v, table=None): # without blanks around it, unless a file is called so
+    s = v.strip()
+    return v if table and s != v and os.path.lexists(Path(table).parent/v) else s
+
 def _parsed(path, text, columns):
     first = next((o for o in text.splitlines() if o.strip()), '')
     known = {*columns}.union(*(_MAYBE.get(c, ()) for c in columns))
@@ -81,7 +85,7 @@ def _parsed(path, text, columns):
     df.columns = [str(o).strip().lower() if str(o).strip().lower() in (*columns, 'group', 'split') else o
                   for o in df.columns]
     if missing := [c for c in columns if c not in df]: raise _without(path, df, missing, columns)
-    for k in df: df[k] = texts(str(v).strip() for v in df[k])
+    for k in df: df[k] = texts(_bare(str(v), k == 'path' and path) for v in df[k])
     return df
 
 # %% ../../nbs/data/04_tables.ipynb #tab14b
@@ -224,7 +228,8 @@ def from_csv(path, notes=None):
     if df.empty: raise BadInput(f'{path}: no rows.')
     if len(bad := df.index[(df.path == '') | df.label.str.lower().isin(['', 'nan', 'null'])]):
         more = f' ({len(bad)} such lines)' if len(bad) > 1 else ''
-        raise BadInput(f'{path}: line {bad[0] + 2} has no path or no label{more}.')
+        label = f': {o} stands for none' if (o := df.label[bad[0]]) else ''
+        raise BadInput(f'{path}: line {bad[0] + 2} has no path or no label{label}{more}.')
     df = df.reset_index(drop=True)
     _check_labels(path, df.label)
     if 'group' not in df: df['group'] = texts([''] * len(df))

@@ -6,7 +6,7 @@
 __all__ = ['describe_head', 'head_inputs', 'build_network', 'Model', 'model_card', 'check_names', 'load_model']
 
 # %% ../../nbs/deploy/00_model.ipynb #b022be93
-from ..core import BadInput, Settings, load_settings, write_atomic
+from ..core import BadInput, Settings, csv_text, load_settings, write_atomic
 from ..metrics import METRICS, Metric, digits, interval_text, percent
 from ..evaluate.goal import Decision, Goal
 from ..models.anomaly import head_layers # registers its layers
@@ -251,7 +251,7 @@ def save(self:Model,
     write_atomic(part/'model.safetensors', weight_bytes(self.net))
     write_atomic(part/'model.json', json.dumps(self.about, indent=1))
     write_atomic(part/'card.md', model_card(self))
-    if self.samples is not None: write_atomic(part/'samples.csv', self.samples.to_csv(index=False))
+    if self.samples is not None: write_atomic(part/'samples.csv', csv_text(self.samples))
     if self.held_out is not None:
         write_atomic(part/'held_out.safetensors', save_arrays(self.held_out))
     try: os.rename(part, out)

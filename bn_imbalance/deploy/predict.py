@@ -6,14 +6,14 @@
 __all__ = ['COLUMNS', 'find_images', 'predictions', 'noticed', 'predict_images', 'predict_csv']
 
 # %% ../../nbs/deploy/03_predict.ipynb #673a756a
-from ..core import BadInput, keep_memory
+from ..core import BadInput, csv_text, keep_memory
 from ..data.formats import n_pages, open_bytes, parse_range
 from ..data.images import (
     decode_for, decoded, file_bytes, image_files, left_text, matches, odd_texts, texts)
 from ..models.backbones import forward_rows
 from .csv_lines import left_to_do, open_lines
 from .model import Model, reported_probability
-import csv, io, itertools, warnings
+import itertools, warnings
 from collections import Counter
 from pathlib import Path
 from typing import Callable, Iterator
@@ -104,10 +104,8 @@ def predict_images(
 
 # %% ../../nbs/deploy/03_predict.ipynb #58af299c
 def _csv_text(table):
-    f, cell = io.StringIO(), lambda v: v if isinstance(v, str) else '' if pd.isna(v) else f'{v:.6g}'
-    rows = ([cell(v) for v in row] for row in table.itertuples(index=False))
-    csv.writer(f, lineterminator='\n').writerows(rows)
-    return f.getvalue()
+    def cell(v): return v if isinstance(v, str) else '' if pd.isna(v) else f'{v:.6g}'
+    return csv_text([cell(v) for v in row] for row in table.itertuples(index=False))
 
 def predict_csv(
     model:Model,         # on any device

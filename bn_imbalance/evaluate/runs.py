@@ -6,7 +6,7 @@
 __all__ = ['Predictions', 'Run', 'Store', 'read_runs']
 
 # %% ../../nbs/evaluate/01_runs.ipynb #7b7606c9
-from ..core import BadInput, write_atomic
+from ..core import BadInput, csv_text, write_atomic
 from ..metrics import minority_metrics
 import json, sys
 from dataclasses import asdict, dataclass, field, fields
@@ -159,7 +159,7 @@ class Store:
     def put(self, run:Run): write_atomic(self.path(run.config), run_json(run))
 
     def put_split(self, seed:int, split:pd.DataFrame):
-        write_atomic(self.out/'splits'/f'seed{seed}.csv', split.drop(columns='digest').to_csv(index=False))
+        write_atomic(self.out/'splits'/f'seed{seed}.csv', csv_text(split.drop(columns='digest')))
 
 # %% ../../nbs/evaluate/01_runs.ipynb #96826b1c
 def read_runs(

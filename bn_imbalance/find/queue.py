@@ -29,7 +29,7 @@ def _checked_info(path, info):
         raise BadInput(f'{path}: of format {info["version"]!r:.20}, this version of bn_imbalance '
                        f'reads format {_VERSION}. Use the version that wrote it. Or: {_AGAIN}')
     if len({_SKIP, *names[1:]}) < 3 or any('\n' in o or '\r' in o for o in names):
-        raise BadInput(f'{path}: expected two names of one line, none of them called {_SKIP}.')
+        raise BadInput(f'{path}: expected two names of one line, none of them called {_SKIP}. Rename the class.')
     return info
 
 def _read_info(path):
@@ -316,6 +316,8 @@ def review_queue(
     if not len(t): raise BadInput(f'{table}: none of its {n} images is marked for review.')
     if wrong := set(t.label) - {majority, minority}:
         raise BadInput(f'{table}: the label {min(wrong)!r}; expected {majority!r} or {minority!r}.')
+    if odd := [p for p in t.path if set(p) & set('\r\n')]:
+        raise BadInput(f'{table}: {odd[0]!r} has a line end in its name, which no queue can hold. Rename it.')
     paths = [os.path.abspath(p) for p in t.path]
     if not any(map(os.path.exists, paths)):
         raise BadInput(f'{table}: none of its images is there, {t.path.iloc[0]} for one. Start '

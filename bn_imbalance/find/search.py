@@ -7,7 +7,7 @@ __all__ = ['STRATEGIES', 'Search', 'search_with_data', 'search_with_model', 'sta
            'pool_counts', 'found_text', 'round_text']
 
 # %% ../../nbs/find/02_search.ipynb #51b9587b
-from ..core import BadInput, Settings, load_settings, suggest, write_atomic
+from ..core import BadInput, Settings, csv_text, load_settings, suggest, write_atomic
 from ..metrics import percent, rate_interval
 from ..data.images import TEXT, file_system, is_address, local_path, matches, texts
 from ..data.items import LABELS, Data
@@ -22,8 +22,8 @@ from ..deploy.model import load_model, head_inputs, read_held_out
 from ..deploy.predict import find_images
 from .pool import Embedder, Pool, embed, model_embedder, settings_embedder
 from .queue import Queue, add_round, new_queue
-import csv, hashlib, io, os, re
-from collections import deque
+import hashlib, os, re
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
@@ -200,6 +200,12 @@ def _root(images):
     folders = [_folder(o if is_address(o) else os.path.abspath(o)) for o in sources]
     return '/'.join(os.path.commonprefix([o.split('/') for o in folders])) or '/'
 
+def _of_one_line(paths, root, left): # the others are counted in `left`: a line cannot hold their answers
+    for p in paths:
+        full = str(p) if is_address(p) else os.path.abspath(p)
+        if set(full.removeprefix(root)) & set('\r\n'): left['with a line end in the name'] += 1
+        else: yield p
+
 def _pool(q, search): # another backbone: another file
     return Pool(Path(q)/f'{search.embedder.key}.sqlite')
 
@@ -213,6 +219,7 @@ def start_search(
     left=None, pages='first' # see `find_images`
 )->Queue: # perhaps without a round
     "Compute features of new images; raises `BadInput` if none is left, or for a foreign queue"
+    left = Counter() if left is None else left
     paths, root = find_images(images, left, pages), _root(images)
     q = Queue(out) if (Path(out)/'find.json').exists() else None
     if q and (search.names != tuple(q.classes[:2]) or q.info['source'] != str(search.source)):
@@ -221,7 +228,7 @@ def start_search(
     if q and not (root + '/').startswith(f'{q.root}/'):
         raise BadInput(f'{out}: a search below {q.root}, where {root} is not. Give another --out.')
     pool = _pool(out, search)
-    pool.add_images(paths, search.embedder, 32, progress, embed)
+    pool.add_images(_of_one_line(paths, root, left), search.embedder, 32, progress, embed)
     digests = pool.images.digest
     if not (n := len(set(digests) - {'', *search.items.digest})):
         raise BadInput(f'{", ".join(map(str, images))}: {len(digests)} images, none of which can '
@@ -321,14 +328,11 @@ def next_round(
 # %% ../../nbs/find/02_search.ipynb #2c791fbe
 def write_labels(q:Queue, search:Search)->Path: # path, label (two names), group ('' if unknown)
     "All labels as a data set; an answer does not change an image that was labelled before"
-    f, name, items = io.StringIO(), dict(zip(LABELS, search.names)), search.items
-    out = csv.writer(f, lineterminator='\n')
-    out.writerow(['path', 'label', 'group'])
-    out.writerows([os.path.abspath(p), name[l], g]
-                  for p, l, g in zip(items.path, items.label, items.group))
+    name, items = dict(zip(LABELS, search.names)), search.items
+    old = zip(map(os.path.abspath, items.path), items.label.map(name), items.group)
     known = answered_labels(q, _pool(q.folder, search))
-    out.writerows([p, name[l], ''] for p, l in zip(known.path, known.label))
-    return write_atomic(q.folder/'labels.csv', f.getvalue().encode('utf-8', 'surrogateescape'))
+    new = ((p, name[l], '') for p, l in zip(known.path, known.label))
+    return write_atomic(q.folder/'labels.csv', csv_text([('path', 'label', 'group'), *old, *new]))
 
 # %% ../../nbs/find/02_search.ipynb #96241160
 def pool_counts(q:Queue, search:Search)->dict: # images, bad, copies, labelled, left

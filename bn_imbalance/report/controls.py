@@ -14,7 +14,7 @@ from ..evaluate.leaderboard import split_overlap
 from ..evaluate.prevalence import PREVALENCES
 from ..evaluate.thresholds import pooled_log_odds
 from .html import style
-from .plots import axes, recipe_color
+from .plots import axes, figure_text, recipe_color
 import base64, json, math
 from html import escape
 import numpy as np
@@ -97,7 +97,7 @@ def plot_waffle(
     rare:str='rare'   # what the rare class is called
 ): # a figure with a panel for each
     "What recipes do in 1000 images, a dot each"
-    o = answer.numbers['in_1000']
+    o, rare = answer.numbers['in_1000'], figure_text(rare)
     names = [n for n in names or dict.fromkeys([answer.numbers['recipe'], 'plain']) if 'found' in o.get(n, ())]
     fig, axs = axes(1, len(names), w=5*len(names), h=3.6)
     for ax, name in zip(axs.flat, names):

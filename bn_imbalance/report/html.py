@@ -26,11 +26,12 @@ def style(*names)->str:
 
 # %% ../../nbs/report/01_html.ipynb #53bdb830
 def page_html(title, parts)->str:
-    "A self-contained page of fastcore's elements"
+    "A self-contained page of fastcore's elements; bytes of a name that are no text become question marks"
     head = Head(Meta(charset='utf-8'),
                 Meta(name='viewport', content='width=device-width, initial-scale=1'),
                 Title(title), Style(NotStr(style('base', 'answer', 'page'))))
-    return '<!doctype html>\n' + to_xml(Html(head, Body(Main(*parts)), lang='en'))
+    page = '<!doctype html>\n' + to_xml(Html(head, Body(Main(*parts)), lang='en'))
+    return page.encode('utf-8', 'replace').decode()
 
 # %% ../../nbs/report/01_html.ipynb #e0432dfd
 def mean_text(x, sign=False)->str:

@@ -32,6 +32,9 @@ def axes(rows=1, cols=1, w=7, h=3, **kwargs): # panels; inches; for `Figure.subp
     for ax in axs.flat: ax.spines[['top', 'right']].set_visible(False)
     return fig, axs
 
+def figure_text(name): # as matplotlib shows it: no TeX, nothing that hides it, bytes that are no text as question marks
+    return re.sub('^_', ' _', name.replace('$', r'\$')).encode('utf-8', 'replace').decode()
+
 def error_bars(ax, stats, y, **kwargs):
     "Horizontal intervals; `stats` is mean, low, high, each an array"
     mean, low, high = map(np.asarray, stats)
@@ -179,7 +182,7 @@ def plot_datasets(df, goal=Goal())->Figure:
         ax.text(j, i, text, ha='center', va='center', fontsize=9,
                 color='k' if abs(v - best) < abs(worst - best)/2 else 'w')
     rows = [f'{r}  ({k:.1f})' for r, k in zip(t.index, table['rank'])]
-    cols = [f'{d}\n{a.removeprefix("tf_")}' for d, a in t.columns]
+    cols = [f'{figure_text(d)}\n{a.removeprefix("tf_")}' for d, a in t.columns]
     ax.set_yticks(range(len(t)), rows, fontsize=9)
     ax.set_xticks(range(t.shape[1]), cols, fontsize=8)
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
@@ -206,7 +209,7 @@ def plot_margins(
         lo, hi = np.quantile(m, [.0, .98])
         for c, color, label in (0, MAJORITY, labels[0]), (1, MINORITY, labels[1]):
             ax.hist(m[y == bool(c)].clip(lo, hi), bins=np.linspace(lo, hi, 32), color=color,
-                    alpha=.65, label=label)
+                    alpha=.65, label=figure_text(label))
         ax.axvline(0, color='k', lw=1.2)
         missed, alarms = (~pred[y]).sum(), pred[~y].sum()
         ax.set(title=f'{name}: misses {missed} of {y.sum()}, {alarms} false positives',
