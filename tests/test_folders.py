@@ -315,3 +315,24 @@ def test_bins_thumbnails_and_folders_that_every_class_has(tmp_path):
     notes = ' '.join(d.notes)
     assert '@Recycle (of a tool)' in notes and '1 masks or thumbnails' in notes
     assert 'Each holds bad, good: if those are the classes, list the images in a CSV file' in notes
+
+
+def test_a_trainers_logs_and_boxes_of_object_detection(tmp_path):
+    root = classes(tmp_path/'images', n=(6, 5))
+    for o in 'runs/detect/train/weights', 'logs': (root/o).mkdir(parents=True)
+    image(1).save(root/'runs'/'detect'/'train'/'confusion_matrix.png'); image(2).save(root/'logs'/'a.png')
+    (root/'runs'/'detect'/'train'/'weights'/'best.pt').write_bytes(b'')
+    data = read_data(root, minority='bad')
+    assert said(data, 'runs (of a trainer)') and data.counts['majority'] == 7 # logs hold nothing of a trainer's
+    yolo = classes(tmp_path/'yolo', good='images', bad='x', n=(6, 0))
+    (yolo/'x').rename(yolo/'labels')
+    for i in range(6): (yolo/'labels'/f'{i:03d}.txt').write_text('0 .5 .5 .1 .1')
+    with pytest.raises(BadInput, match='labels beside images, as for object detection'): read_data(yolo)
+
+
+def test_floats_beside_whole_numbers(tmp_path):
+    root = classes(tmp_path/'images', n=(4, 3), ext='tif', save=lambda s, p: Image.fromarray(
+        pixels(s).astype(np.float32) if s % 2 else (pixels(s)*4095).astype(np.uint16)).save(p))
+    with pytest.raises(BadInput, match='numbers up to .*whole numbers up to 4095: no range suits both'):
+        read_data(root)
+    assert read_data(root, span='0,4095').range == '0,4095'

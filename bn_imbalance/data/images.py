@@ -133,6 +133,7 @@ TOOLS = frozenset("""__macosx @eadir @__thumb #recycle @recycle $recycle.bin #sn
     __pycache__ wandb mlruns lightning_logs""".split() + ['system volume information'])
 MASKS = frozenset("""mask masks ground_truth groundtruth annotation annotations segmentation thumb
     segmentations segmentationclass thumbs thumbnail thumbnails""".split())
+LOGS = frozenset('runs logs log tensorboard checkpoints weights output outputs exp'.split()) # of a trainer, perhaps
 _MASK = re.compile(r'^(mask|thumb|thumbnail|tn)[ _.-]|[ _.-]?(mask|gt|seg|segmentation|thumb|thumbnail)$', re.I)
 MARKER = '.bn-imbalance' # a file in folders of results
 
@@ -140,6 +141,10 @@ def is_result(d):
     "Did a command of this package write the folder?"
     found = [os.path.exists(Path(d)/o) for o in (MARKER, 'model.json', 'find.json')]
     return any(found) or all(os.path.isdir(Path(d)/o) for o in ('runs', 'splits'))
+
+def _is_log(d, limit=2000): # does a trainer keep its weights or events there?
+    files = islice((f for _, _, fs in os.walk(d) for f in fs), limit)
+    return any(f.startswith('events.out.tfevents') or suffix(f) in ('.pt', '.pth', '.ckpt') for f in files)
 
 def _stems(d, limit=2000): # of images below a folder, without what marks a mask
     files = (f for _, _, fs in os.walk(d) for f in fs if has_image_suffix(f))
@@ -160,7 +165,8 @@ def sub_folders(d, names, left)->list: # their names; the others are counted in 
             beside = _masks_beside(d/o, others) or 2*len(_stems(d/o) & flat) > len(_stems(d/o)) > 0
             if beside: masks.append(o)
     why = [(o, 'of a tool' if o.lower() in TOOLS else 'of masks or thumbnails' if o in masks else
-            'of results' if is_result(d/o) else '') for o in found]
+            'of results' if is_result(d/o) else
+            'of a trainer' if o.lower() in LOGS and _is_log(d/o) else '') for o in found]
     for o, kind in why:
         if kind: left[f'the folder {o} ({kind})'] += 1
     return [o for o, kind in why if not kind]

@@ -241,6 +241,12 @@ def decide_range(checked, notes)->str: # 'LOW,HIGH', '' if all have 8 bits
     deep = checked.dropna(subset='high')
     if deep.empty: return ''
     whole, n = bool(deep.whole.all()), len(deep)
+    kinds = {usual_range(o.low.min(), o.high.max(), k): o.loc[o.high.idxmax()]
+             for k, o in deep.groupby(deep.whole == 1)}
+    if len(kinds) > 1:
+        a, b = kinds.values()
+        raise BadInput(f'{a.path} has floating-point numbers up to {a.high:g}, {b.path} whole numbers up to '
+                       f'{b.high:g}: no range suits both. Save all images alike, or give --range LOW,HIGH.')
     span = usual_range(deep.low.min(), deep.high.max(), whole)
     bits = {2**k - 1: f'{k} bits' for k in (8, 10, 12, 14, 16)} if whole and not span[0] else {}
     what = bits.get(span[1], f'{span[0]:g} (black) to {span[1]:g} (white)')

@@ -154,8 +154,15 @@ def from_folder(root, notes=None):
         df['given'] = texts(below) # good/train, good/test, bad/train ...
     if 'given' not in df or (df.given == '').all(): _note_inside(df[there], notes)
     empty = {c for c in df.label if not there[df.label == c].any()}
+    _check_boxes(root, sorted(empty), sorted({*df.label} - empty))
     df = df[there | df.label.isin(empty)].drop_duplicates().reset_index(drop=True)
     return df.drop(columns=['below'] + ['given']*bool((df.given == '').all()))
+
+def _check_boxes(root, empty, others): # raise if folders are those of object detection
+    boxes = [c for c in empty if c.lower() in ('labels', 'annotations', 'annotation')]
+    if boxes and len(others) == 1:
+        raise BadInput(f'{root}: {boxes[0]} beside {others[0]}, as for object detection (YOLO, VOC, COCO): that gives '
+                       'boxes, not a class for each image. Write a CSV file with columns path and label from it.')
 
 def _note_inside(df, notes): # does each class hold the same folders?
     inside = df.groupby('label').below.agg(frozenset)
