@@ -1,5 +1,5 @@
 """Whatever lies in the folder: what is read, what is left out, whose split it is, copies, and what pixels mean."""
-import io, struct, unicodedata, zlib
+import io, shutil, struct, unicodedata, zlib
 from collections import Counter
 from itertools import product
 from pathlib import Path
@@ -10,6 +10,7 @@ from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data.images import MARKER, check_images, decode_for, image_files, left_text, odd_texts, read_image
 from bn_imbalance.data.items import read_data
 from bn_imbalance.data.splits import draw_split
+from bn_imbalance.training.features import backbone_features
 
 
 def pixels(seed, size=32):
@@ -336,3 +337,60 @@ def test_floats_beside_whole_numbers(tmp_path):
     with pytest.raises(BadInput, match='numbers up to .*whole numbers up to 4095: no range suits both'):
         read_data(root)
     assert read_data(root, span='0,4095').range == '0,4095'
+
+
+def later(monkeypatch, change): # after the images were listed, before they are read
+    def check(paths, *args):
+        change()
+        return check_images(paths, *args)
+    monkeypatch.setattr('bn_imbalance.data.items.check_images', check)
+
+
+@pytest.mark.parametrize('change, line', [
+    (lambda r: (r/'good'/'003.png').unlink(), '003.png: no such file'),
+    (lambda r: shutil.rmtree(r/'bad'), '5 of 11 images are missing'),
+    (lambda r: (r/'good'/'003.png').write_bytes((r/'good'/'003.png').read_bytes()[:300]), 'image file is truncated'),
+    (lambda r: [(r/'good'/'003.png').unlink(), (r/'good'/'003.png').mkdir()], 'a folder, not an image')])
+def test_a_folder_that_changes_while_it_is_read(tmp_path, monkeypatch, change, line):
+    root = classes(tmp_path/'images', n=(6, 5))
+    later(monkeypatch, lambda: change(root))
+    with pytest.raises(BadInput, match=line): read_data(root)
+
+
+def test_an_image_that_changes_before_it_is_used(tmp_path):
+    "Its features would be stored for another image"
+    data = read_data(root := classes(tmp_path/'images', n=(6, 5)))
+    s = load_settings(arch='resnet18', weights='random', size=32)
+    image(4242).save(root/'good'/'003.png')
+    with pytest.raises(BadInput, match='003.png: has changed since'): backbone_features(data.items, s)
+    (root/'good'/'003.png').unlink()
+    with pytest.raises(BadInput, match='003.png: cannot be read'): backbone_features(data.items, s)
+
+
+def test_links_in_a_circle_and_out_of_the_folder(tmp_path):
+    root = classes(tmp_path/'images', n=(6, 5))
+    classes(tmp_path/'elsewhere', n=(1, 0), start=900)
+    links = dict(up=root, itself=root/'good', out=tmp_path/'elsewhere'/'good')
+    for name, to in links.items(): (root/'good'/name).symlink_to(to)
+    data = read_data(root)
+    assert data.counts == {'majority': 7, 'minority': 5} and said(data, 'the link up (it leads back above it)')
+    (root/'good'/'x.png').symlink_to('x.png')
+    with pytest.raises(BadInput, match='x.png: cannot be read .Too many levels'): read_data(root)
+
+
+def test_files_without_permission(tmp_path, monkeypatch):
+    root, before = classes(tmp_path/'images', n=(6, 5)), Path.read_bytes
+    def denied(path): # to whoever runs the tests, perhaps root
+        if path.name == '003.png': raise PermissionError(13, 'Permission denied')
+        return before(path)
+    monkeypatch.setattr(Path, 'read_bytes', denied)
+    with pytest.raises(BadInput, match='2 of 11 images cannot be used') as e: read_data(root)
+    assert '003.png: cannot be read (Permission denied)' in str(e.value)
+    assert read_data(root, skip_bad=True).counts == {'majority': 5, 'minority': 4}
+
+
+def test_three_images_among_many_files(tmp_path):
+    root = classes(tmp_path/'images', n=(2, 1))
+    for i in range(3000): (root/'good'/(f'{i}.txt' if i % 2 else f'{i}')).touch()
+    data = read_data(root)
+    assert data.counts == {'majority': 2, 'minority': 1} and said(data, '3000 files (1500 .txt, 1500 without suffix)')

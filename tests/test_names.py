@@ -23,10 +23,10 @@ from bn_imbalance.training.sweep import Execution, compare
 from test_folders import image
 
 S = load_settings(size=32, batch_size=8, arch='resnet18', weights='random', seeds=2, recipes=['ridge'])
-FILES = ['x.png', ' lead.png', 'trail.png ', ' ', '\u3000', 'a\rb.png', 'a\nb.png', '\r\n', '"q".png', "it's, a;b\tc.png",
-         '=SUM(A1).png', '--csv', 'dots....png', '😀👩\u200d🌾.png', '\u202egnp.x', '\udcff\udce4.png', 'x'*240 + '.png',
-         'a[2]', 'x.png[0]', '*?', '~', '$HOME', '%20', '#', 'a\\b.png', 'C:\\a.png', 'http:', '\x85\x0b\u2028',
-         '\ufeffx.png', 'e\u0301', 'é', '\x01\x1b[31m', 'NaN', 'None', '1.0', '<b>&amp;.png', 'skip', 'a.txt.png', 'AUX']
+FILES = ['x.png', ' lead.png', 'trail.png ', ' ', '\u3000', 'a\rb.png', 'a\nb.png', '\r\n', '"q".png', '=SUM(A1).png',
+         "it's, a;b\tc.png", '--csv', 'dots....png', '😀👩\u200d🌾.png', '\u202egnp.x', '\udcff\udce4.png', 'a.txt.png',
+         'x'*240 + '.png', 'a[2]', 'x.png[0]', '*?', '~', '$HOME', '%20', '#', 'a\\b.png', 'C:\\a.png', 'http:', 'AUX',
+         '\x85\x0b\u2028', '\ufeffx.png', 'e\u0301', 'é', '\x01\x1b[31m', 'NaN', 'None', '1.0', '<b>&amp;.png', 'skip']
 
 
 def folder(root, good, bad, files=('x.png',)):

@@ -187,6 +187,7 @@ def left_text(left:Counter)->str: # '' if nothing was left out
         out.insert(0, f'{n} file{"s"*(n > 1)} ({kinds})')
     return f'Left out: {"; ".join(out[:10])}{"; ..."*(len(out) > 10)}.' if out else ''
 
+# %% ../../nbs/data/01_images.ipynb #imgfiles3
 def _begins_as_image(path):
     try:
         with open(path, 'rb') as f: return is_image(f.read(HEAD))
@@ -202,6 +203,9 @@ def image_files(root:str|Path, left:Counter=None)->Iterator: # of paths; texts b
     while todo:
         d = todo.pop()
         if (real := os.path.realpath(d)) in seen: continue
+        if os.path.islink(d) and f'{os.path.realpath(d.parent)}/'.startswith(f'{real}/'):
+            left[f'the link {d.name} (it leads back above it)'] += 1
+            continue
         seen.add(real)
         try: names = sorted(o for o in os.listdir(d) if not o.startswith('.'))
         except OSError:

@@ -158,6 +158,16 @@ def from_folder(root, notes=None):
     df = df[there | df.label.isin(empty)].drop_duplicates().reset_index(drop=True)
     return df.drop(columns=['below'] + ['given']*bool((df.given == '').all()))
 
+def _groups_beside(root):
+    "`{class/file: group}` according to a table in the folder, if there is one"
+    if (path := root/'groups.csv').exists():
+        df = read_table(path, ['path', 'group'])
+        return dict(zip(df.path[df.group != ''], df.group[df.group != '']))
+    if not (path := root/'leaf_groups.csv').exists(): return {}
+    df = read_table(path, ['class', 'file', 'leaf'])
+    return dict(zip(df['class'] + '/' + df['file'], df['class'] + '/leaf ' + df['leaf']))
+
+# %% ../../nbs/data/04_tables.ipynb #tab10b
 def _check_boxes(root, empty, others): # raise if folders are those of object detection
     boxes = [c for c in empty if c.lower() in ('labels', 'annotations', 'annotation')]
     if boxes and len(others) == 1:
@@ -170,15 +180,6 @@ def _note_inside(df, notes): # does each class hold the same folders?
         def some(o): return ', '.join(o[:3]) + ', ...'*(len(o) > 3)
         notes.append(f'The folders {some(list(inside.index))} are taken for the classes. Each holds {some(names)}: if '
                      'those are the classes, list the images in a CSV file with columns path, label and group.')
-
-def _groups_beside(root):
-    "`{class/file: group}` according to a table in the folder, if there is one"
-    if (path := root/'groups.csv').exists():
-        df = read_table(path, ['path', 'group'])
-        return dict(zip(df.path[df.group != ''], df.group[df.group != '']))
-    if not (path := root/'leaf_groups.csv').exists(): return {}
-    df = read_table(path, ['class', 'file', 'leaf'])
-    return dict(zip(df['class'] + '/' + df['file'], df['class'] + '/leaf ' + df['leaf']))
 
 # %% ../../nbs/data/04_tables.ipynb #tab15
 def _located(path, paths, notes): # paths of a table as paths from here; backslashes if they must be

@@ -8,9 +8,9 @@ __all__ = ['embed', 'Pool']
 # %% ../../nbs/find/01_pool.ipynb #a4fa599c
 from ..core import BadInput, Settings, keep_memory
 from ..data.formats import parse_range
-from ..data.images import TEXT, decode_for, is_address, marked_bytes, reason
+from ..data.images import TEXT, decode_for, is_address
 from ..models.backbones import find_backbone, pooled_backbone
-from ..training.features import FeatureStore, feature_store, forward_batches
+from ..training.features import FeatureStore, feature_store, forward_batches, read_marked
 from ..deploy.model import Model, head_inputs
 import os
 from dataclasses import dataclass
@@ -57,14 +57,6 @@ def model_embedder(model:Model, device)->Embedder:
     return Embedder(net, model.stats, model.shape, key, device, model.settings.range)
 
 # %% ../../nbs/find/01_pool.ipynb #5efc4b22
-def _read(path, size, read):
-    "Pixels, and the hash of the file's bytes as in `check_images`"
-    try: data, digest = marked_bytes(path)
-    except BadInput: raise
-    except Exception as e: # stores raise anything
-        raise BadInput(f'{path}: cannot be read ({reason(e)}).') from None
-    return read(path, size, data), digest
-
 def embed(
     paths,             # image files, or their addresses
     embedder:Embedder, # what computes features
@@ -74,7 +66,7 @@ def embed(
     "Batch after batch"
     keep_memory()
     e = embedder
-    read = partial(_read, read=decode_for(parse_range(e.span), {} if odd is None else odd))
+    read = partial(read_marked, read=decode_for(parse_range(e.span), {} if odd is None else odd))
     for rows, x in forward_batches(e.net, paths, e.size, e.stats, bs, e.device, read):
         x = np.zeros((0, 1)) if x is None else x.float().cpu().numpy()
         yield [(path, o[1] if o else '', error) for path, o, error in rows], x

@@ -8,7 +8,7 @@ __all__ = ['backbone_features', 'patch_features']
 # %% ../../nbs/training/01_features.ipynb #2671ec97
 from ..core import BadInput, Settings, cache_dir, keep_memory
 from ..data.formats import parse_range
-from ..data.images import DECODING, Table, decode, decoded
+from ..data.images import DECODING, Table, decode, decoded, marked_bytes, reason
 from ..models.backbones import (
     find_backbone, find_library, forward_rows, patch_backbone, pooled_backbone, usable_device, weights_digest)
 import hashlib, itertools, json, math, sqlite3
@@ -77,19 +77,31 @@ def forward_batches(
     rows = decoded(images, size, read=read)
     return forward_rows(net, rows, stats, bs, usable_device(device))
 
+def read_marked(path, size, read): # `read`: path, size, content -> pixels
+    "Pixels, and the hash of the file's bytes as in `check_images`"
+    try: data, digest = marked_bytes(path)
+    except BadInput: raise
+    except Exception as e: # stores raise anything
+        raise BadInput(f'{path}: cannot be read ({reason(e)}).') from None
+    return read(path, size, data), digest
+
 def _computed(items, s, device, patches, bs=32): # digests, features and perhaps patches, by batch
     keep_memory()
     net = (patch_backbone if patches else pooled_backbone)(s.arch, s.weights, s.size, s.grid)
-    read = partial(decode, span=parse_range(s.range))
-    batches = forward_batches(net, items.path, s.shape, find_backbone(s.arch).stats, bs, device, read)
+    def pixels(path, size, data): return decode(path, size, data, parse_range(s.range))
+    batches = forward_batches(net, items.path, s.shape, find_backbone(s.arch).stats, bs, device,
+                              partial(read_marked, read=pixels))
     keys = iter(items.digest)
     with tqdm(total=len(items), desc=f'features of {s.arch}', unit='image', disable=None,
               leave=False) as bar:
         for rows, out in batches:
             if bad := [error for *_, error in rows if error]: raise BadInput(bad[0])
+            part = list(itertools.islice(keys, len(rows)))
+            if odd := [p for (p, (_, found), _), k in zip(rows, part) if found != k]:
+                raise BadInput(f'{odd[0]}: has changed since it was checked. Rerun the command.')
             out = out if patches else (out,)
-            yield list(itertools.islice(keys, len(rows))), *(o.flatten(1).cpu().numpy() for o in out)
-            bar.update(len(rows))
+            yield part, *(o.flatten(1).cpu().numpy() for o in out)
+            bar.update(len(part))
 
 # %% ../../nbs/training/01_features.ipynb #62cd935c
 def _stored(items, s, device, patches=False):
