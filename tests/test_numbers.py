@@ -22,6 +22,7 @@ LIST = '''
 02_one_more_layer | .01 | s.bn_momentum
 02_one_more_layer | .1 | torch_momentum()
 03_why_it_works | .55 | perfect(.01)
+03_why_it_works | .60 | -log(perfect(.01))
 03_why_it_works | .99 .90 .5 .001 | given
 03_why_it_works | 4.6 | log(.99/.01)
 a_when_it_stops | 4.6 | log(s.train_majority/s.train_minority)

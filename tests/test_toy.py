@@ -31,7 +31,7 @@ drive(SETTINGS)
 def toy():
     "The chapter's model and its figure, from its own cells"
     nb = read_nb(Path(__file__).parents[1]/'nbs'/'course'/'03_why_it_works.ipynb')
-    names, needed = {}, ('torch.nn.functional as F', 'import margin', 'def toy_data(', 'def toy(', 'def panel(',
+    names, needed = {}, ('fastai.vision.all', 'def toy_data(', 'def toy(', 'def toy_metrics(', 'def panel(',
                          "= r'''", 'def toy_figure(')
     for c in nb.cells:
         if c.cell_type == 'code' and any(k in c.source for k in needed): exec(c.source, names)
