@@ -238,8 +238,8 @@ def _n_classes(flags): return 3 if flags.get('multiclass') else 2 # 3 stands for
 def _assumed(d, flags):
     "What holds where nobody has said otherwise"
     rare, told = ', '.join(d.classes('minority')), flags.get('minority') or flags.get('majority')
-    text = (f'Assumed: {rare} is {"" if told else "the rare class, "}as frequent in use as in the test images; F1 '
-            f'counts. Otherwise: {"" if told else "--minority CLASS, "}--prevalence .02, '
+    text = (f'Assumed: {rare} is {"" if told else "the rare class, "}as common in practice as in the test images, and '
+            f'F1 is what counts. To change this: {"" if told else "--minority CLASS, "}--prevalence .02, '
             '--cost-miss 20 --cost-alarm 1.')
     return _paragraphs([text])
 

@@ -243,7 +243,7 @@ def test_an_answer_says_what_the_numbers_say():
     near = df.assign(recipe='b', f1_minority=df.f1_minority - 1e-4)
     assert 'Practically as good: b.' in said(pd.concat([df, near])).take
     wild = df.assign(recipe='b', f1_minority=df.f1_minority[::-1].to_numpy() - 1e-4)
-    assert 'Undecided: b.' in said(pd.concat([df, wild])).take
+    assert 'Too close to call: b.' in said(pd.concat([df, wild])).take
 
 
 def test_a_missing_run_takes_nothing_away():

@@ -60,14 +60,15 @@ def _expect(lb, rare):
     if 'found' not in o:
         return f'{r} has {_value(o, goal)}' + (f'; plain training {_value(plain, goal)}' if plain else '') + '.'
     n = {k: range_text(*o[k]) for k in ('found', 'missed', 'alarms')}
-    many = digits(1000*lb.prevalence, 3)
+    many = 1000*lb.prevalence
+    many = digits(many, 2 if many < 100 else 3)
     out = (f'Of 1000 images {many} {"is" if many == "1" else "are"} {rare}: {r} finds {n["found"]}, '
            f'misses {n["missed"]} and raises {n["alarms"]} false alarms; {_value(o, goal)}.')
     if plain:
         found, alarms = (range_text(*plain[k]) for k in ('found', 'alarms'))
         out += f' Plain training: {found} found, {alarms} false alarms, {_value(plain, goal)}.'
-    nothing = f'cost {digits(1000*lb.prevalence*goal.cost_miss, 3)}' if goal.cost_miss else 'none found'
-    return f'{out} Never flagging: {nothing}.'
+    nothing = f'costs {digits(1000*lb.prevalence*goal.cost_miss, 3)}' if goal.cost_miss else 'finds none'
+    return f'{out} Never flagging {nothing}.'
 
 # %% ../../nbs/evaluate/07_answer.ipynb #a1d0c0e2
 def join_names(
@@ -102,12 +103,13 @@ def _unreached(lb):
 def _take(lb, standing, better):
     r = lb.recommended
     near, unsure = ([*standing.index[standing == k]] for k in ('practically as good', 'undecided'))
-    out = f'{_unreached(lb)}{r}.'
-    if out == f'{r}.' and 'plain' in lb.names and lb.n > 1:
+    name = f'{r} (the average of three models)' if r == 'blend' else r
+    out = f'{(limit := _unreached(lb))}{name}.'
+    if not limit and 'plain' in lb.names and lb.n > 1:
         if r == 'plain': out = 'plain: no remedy is seen to be better than plain training.'
-        elif better[r] < .95: out = f'{r}, though plain training may be as good.'
+        elif better[r] < .95: out = f'{name}, though plain training may be as good.'
     if near: out += f' Practically as good: {join_names(near, 4)}.{_reason(lb, near)}'
-    return out + (f' Undecided: {join_names(unsure, 4)}.' if unsure else '')
+    return out + (f' Too close to call: {join_names(unsure, 4)}.' if unsure else '')
 
 # %% ../../nbs/evaluate/07_answer.ipynb #9439c8fe
 def _sure(lb, better, optimism):
@@ -117,12 +119,12 @@ def _sure(lb, better, optimism):
         out.append(f'{r} is better than plain training with probability '
                    f'{"over 99 %" if p > .99 else "under 1 %" if p < .01 else f"{p:.0%}".replace("%", " %")}.')
     if optimism and optimism >= lb.equivalent/10:
-        out.append(f'Chosen as the best of {len(lb.names)}, its {measure_word(lb.goal)} looks '
-                   f'{digits(optimism, 2)} better than it is.')
+        out.append(f'It was chosen as the best of {len(lb.names)}, so its {measure_word(lb.goal)} is probably '
+                   f'{digits(optimism, 2)} worse than it looks.')
     if lb.one_split:
-        out.append('All runs are on your own split: ranges, of 95 %, are what another start of the training would '
+        out.append('All runs are on your own split: the ranges (95 %) show what another start of the training would '
                    'give, not other images. --protocol all draws new splits.')
-    else: out.append(f'Ranges are of 95 %, over {lb.n} splits of these images; images from elsewhere may differ.')
+    else: out.append(f'The ranges (95 %) are over {lb.n} splits of these images; images from elsewhere may differ.')
     return ' '.join(out)
 
 # %% ../../nbs/evaluate/07_answer.ipynb #0f9868e8
@@ -131,9 +133,9 @@ def _few(run, rare):
     y = np.isin(run.test.y, run.rare)
     n, tested = run.data.get('images', {}).get('minority', len(y)), run.test.group
     subjects = len(np.unique(tested[y])) if tested is not None and run.data.get('grouped') else len(y)
-    if n < 30: yield f'Only {n} images are {rare}: a few more or less change the answer. Label more, bn-find helps.'
+    if n < 30: yield f'Only {n} images are {rare}: a few more may change the answer. Label more; bn-find says which to look at.'
     elif subjects < 10:
-        yield f'The {rare} images of a test set show {subjects} subjects. Add subjects, not images of the same ones.'
+        yield f'The {rare} images of a test set show {subjects} subjects. Add other subjects, not more images of these.'
 
 def _beware(lb, run, rare, rest, findings):
     "Sentences, the worst first"
@@ -145,7 +147,7 @@ def _beware(lb, run, rare, rest, findings):
     if lb.n == 1: yield 'A single run: give --seeds 10.'
     if run and lb.too_few.get(p):
         n = (~np.isin(run.test.y, run.rare)).sum()
-        yield (f'A test set has {n} {rest} images: a false alarm among them stands for {1000*(1 - p)/n:.1f} in 1000. '
+        yield (f'A test set has {n} {rest} images, so each false alarm counts as {1000*(1 - p)/n:.1f} in 1000. '
                f'Add {rest} images.')
     if (least := lb.goal.min_recall) and one['goal_recall', 'mean'] < least:
         reached = range_text(*(one['goal_recall', k] for k in STATS), 1)
@@ -153,7 +155,7 @@ def _beware(lb, run, rare, rest, findings):
                'Ask for more.')
     if p and not lb.goal.prevalence:
         where = known_prevalences(run).get(p, 'the data') if run else 'the data'
-        yield f'How many are {rare} in use is not known; {percent(p)} is assumed, as in {where}. Give --prevalence.'
+        yield f'How common {rare} images will be is not known; {percent(p)} is assumed, as in {where}. Set --prevalence.'
 
 # %% ../../nbs/evaluate/07_answer.ipynb #df5ce1bc
 @dataclass

@@ -91,7 +91,7 @@ def _recipes_section(lb, runs):
     return section('The recipes side by side', table_html(answer_table(lb, len(lb.names))),
         note(f'Means with 95 % intervals over {lb.n} splits, {how}. All recipes had the same splits, so '
              'that differences are paired. Practically as good: at worst worse by less than matters. '
-             'Undecided: more runs must tell.'),
+             'Undecided: too close to call, more runs must tell.'),
         failed_html(runs),
         figure_html(plot_leaderboard(lb), f'{lb.label}, AUROC and Brier score of each recipe'))
 
