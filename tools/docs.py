@@ -3,11 +3,13 @@
 Both take title, footer and sidebar from _quarto.yml and colors from nbs/styles. What Sphinx builds needs no server and
 no network, so it can be read from a disk. `docs.py llms` only writes nbs/llms.txt, the list for language models.
 """
-import os, re, shutil, subprocess, sys, tempfile, warnings
+import json, os, re, shutil, subprocess, sys, tempfile, warnings
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 import yaml
 from fastcore.nbio import nb_frontmatter, read_nb
 from nbdev.config import get_config, nbpath2html
+from page import COURSE
 from readme import convert
 
 tools = Path(__file__).resolve().parent
@@ -50,10 +52,19 @@ def page(path):
     text = f'# {head["title"]}\n\n> {head["description"]}\n\n' + sub(r'<!-- W[^>]*-->\n*|\{target=[^}]*\}', '', text)
     html_only, raw = r'^::: \{\.content-visible when-format="html"\}\n(.*?)\n:::$', r'^```\{=html\}\n(.*?)\n```$'
     plain = sub(html_only + r'| \{#\S+ \.api\}$', '', text)
+    plain = sub(r'!\[[^\n]*\]\([^)\n]*\)(\{[^}\n]*\})?\n+<p class="figcaption">(.*?)</p>', r'*\2*', plain)
     plain = sub(r'!\[([^\n]*)\]\([^)\n]*\)(\{[^}\n]*\})?', r'*Figure: \1*', plain)
     text = sub(r'^---\n\n(\[source\][^\n]*\n+)?## (\S+) \{#(\S+) \.api\}$', r'<hr id="\3">\n\n\1### \2', text)
     text = sub(r'^::: ?\{(\.callout-[^}]*)\}\n(?:#+ ([^\n]*)\n)?(.*?)^:::$', callout, sub(html_only, r'\1', text))
     return sub(raw, r'\1', text), sub(raw, r'\1', plain), pictures
+
+def write_zip(folder):
+    "`notebooks.zip` in a folder: chapters and appendices without their outputs"
+    with ZipFile(folder/'notebooks.zip', 'w', ZIP_DEFLATED) as z:
+        for p in sorted(p for part in COURSE for p in (nbs/part).glob('*.ipynb')):
+            nb = json.loads(p.read_text())
+            for c in nb['cells']: c |= dict(outputs=[]) if c['cell_type'] == 'code' else {}
+            z.writestr(f'bn_imbalance/{p.relative_to(nbs)}', json.dumps(nb, indent=1, ensure_ascii=False))
 
 def write_source(cache, src):
     "What Sphinx needs, in the folder `src`: pages, pictures, styles; in `src/extra` what it only copies"
@@ -71,6 +82,7 @@ def write_source(cache, src):
         if section: trees.append(f'```{{toctree}}\n:hidden:\n:caption: {section}\n\n{names}\n```\n')
     with open(src/'index.md', 'a') as f: f.write('\n' + '\n'.join(trees))
     shutil.copy(nbs/'llms.txt', src/'extra')
+    write_zip(src/'extra')
     (src/'images').mkdir(exist_ok=True)
     for p in (nbs/'images').glob('report.png'): shutil.copy(p, src/'images')
     (src/'site.css').write_text((nbs/'styles'/'site.scss').read_text().split('/*-- scss:rules --*/')[1])
@@ -135,6 +147,7 @@ if __name__ == '__main__':
         env = os.environ | dict(PYTHONPATH=str(tools)) # where nbdev finds page.py
         subprocess.run([Path(sys.executable).parent/'nbdev-docs'], check=True, env=env)
         share_pictures(out)
+        write_zip(out)
     else:
         print('Quarto is not installed (https://quarto.org): building a plainer site with Sphinx.')
         sys.exit(build_sphinx(processed(), out) or print(f'Open {out.relative_to(root)}/index.html'))

@@ -4,11 +4,14 @@ nbdev finds it by the line `doc_procs` in pyproject.toml; tools/docs.py puts thi
 """
 import ast, base64, json, re
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 import yaml
 from fastcore.nbio import mk_cell
 from nbdev.config import get_config
 from nbdev.process import Processor
+
+COURSE = dict(course='chapter', appendix='appendix') # folders of notebooks, and what one of them is called
 
 
 def constants(source):
@@ -58,6 +61,27 @@ def unshown(folder):
     return names['exporti'] - names['export']
 
 
+def title_number(nb): return ''.join(nb['cells'][0]['source'])[2:].split(' ')[0] # of a chapter: 3, or A
+
+def imported(nb):
+    "Modules of the package that the code of a notebook takes names from, the ones where they are written"
+    code = '\n'.join(''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'code')
+    for node in ast.walk(ast.parse(re.sub(r'^[!%].*', '', code, flags=re.M))):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or '').startswith('bn_imbalance'): continue
+        there = import_module(node.module)
+        for o in node.names: yield getattr(getattr(there, o.name), '__module__', node.module)
+
+@lru_cache
+def users(folder):
+    "Module -> `(what, number, path from `folder`)` of the chapters and appendices that use it, in order"
+    out = {}
+    for path in (p for part in COURSE for p in sorted((folder/part).glob('*.ipynb'))):
+        nb = json.loads(path.read_text(encoding='utf-8'))
+        told = COURSE[path.parent.name], title_number(nb), path.relative_to(folder).as_posix()
+        for module in dict.fromkeys(imported(nb)): out.setdefault(module, []).append(told)
+    return out
+
+
 class Page(Processor):
     "Links on top, constants at the end, outputs as Quarto wants them, links that hold wherever the site stands"
     def begin(self):
@@ -68,6 +92,7 @@ class Page(Processor):
         card = yaml.dump({k: site[k] for k in ('image', 'image-alt')}, width=1000)
         self.nb.cells[0].source = re.sub(r'^---\n', lambda m: f'---\n{card}', self.nb.cells[0].source)
         nb = json.loads(path.read_text(encoding='utf-8'))
+        self.figures, self.number = 0, title_number(nb)
         code = [c for c in nb['cells'] if c['cell_type'] == 'code']
         for c in code: c['outputs'] = []
         links = []
@@ -79,8 +104,15 @@ class Page(Processor):
         data = base64.b64encode(json.dumps(nb, ensure_ascii=False).encode()).decode()
         links.append(f'<a class="notebook-link" download="{path.name}" '
                      f'href="data:application/x-ipynb+json;base64,{data}">Download the notebook</a>')
+        up = '../'*(len(self.rel.parts) - 1)
+        links.append(f'<a class="notebook-link" download href="{up}notebooks.zip">All notebooks (zip)</a>')
+        links.append(f'<span>Version {self.cfg.version}</span>')
         html = '```{=html}\n<p class="notebook-links">' + '\n'.join(links) + '</p>\n```'
         self.nb.cells.insert(1, mk_cell(f'::: {{.content-visible when-format="html"}}\n{html}\n:::', 'markdown'))
+        module = re.search(r'^#\|\s*default_exp (\S+)', '\n'.join(''.join(c['source']) for c in code), re.M)
+        if module and (told := users(self.cfg.nbs_path.resolve()).get(f'bn_imbalance.{module[1]}')):
+            used = ', '.join(f'[{what} {number}]({up}{path})' for what, number, path in told)
+            self.nb.cells.insert(2, mk_cell(f'Used in {used}.', 'markdown'))
         # show_doc knows functions and classes only
         exported = [s for c in code if re.match(r'#\|\s*export\s*$', s := ''.join(c['source']), re.M)]
         if values := [v for s in exported for v in constants(s)]:
@@ -110,5 +142,8 @@ class Page(Processor):
                 out['metadata'] = {'image/png': {'width': width}}
         drawn = any(m.startswith('image/') for out in cell.get('outputs', []) for m in out.get('data', {}))
         lines = [l for l in cell.source.splitlines() if not l.startswith('#|')]
-        if self.rel.parts[0] in ('course', 'appendix') and drawn and len(lines) > 7 and 'code-fold' not in cell.source:
-            cell.source = f'#| code-fold: true\n{cell.source}'
+        if self.rel.parts[0] not in COURSE or not drawn: return
+        if len(lines) > 7 and 'code-fold' not in cell.source: cell.source = f'#| code-fold: true\n{cell.source}'
+        self.figures += 1
+        number, alt = self.number, re.search(r'^#\| fig-alt: "(.*)"', cell.source, re.M)[1]
+        cell.source = f'#| fig-cap: "Figure {number}.{self.figures}: {alt}"\n{cell.source}'

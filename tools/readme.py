@@ -32,6 +32,7 @@ def convert(nb, pictures_at):
                 width = out.get('metadata', {}).get(picture, {}).get('width')
                 width = f'{{width={width}px}}' if width else ''
                 text.append(f'![{d.get("fig-alt", "").strip(chr(34))}]({path}){width}')
+                if 'fig-cap' in d: text.append(f'<p class="figcaption">{d["fig-cap"].strip(chr(34))}</p>')
             elif 'text/markdown' in data: text.append(''.join(data['text/markdown']))
             else: text.append('```text\n' + ''.join(data.get('text/plain') or out.get('text', '')).rstrip() + '\n```')
     return '\n\n'.join(t.strip() for t in text if t.strip()) + '\n', pictures
