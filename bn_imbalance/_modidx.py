@@ -941,6 +941,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                              'bn_imbalance/evaluate/leaderboard.py'),
                                                    'bn_imbalance.evaluate.leaderboard.Leaderboard.ahead': ( 'evaluate/leaderboard.html#leaderboard.ahead',
                                                                                                             'bn_imbalance/evaluate/leaderboard.py'),
+                                                   'bn_imbalance.evaluate.leaderboard.Leaderboard.asked': ( 'evaluate/leaderboard.html#leaderboard.asked',
+                                                                                                            'bn_imbalance/evaluate/leaderboard.py'),
                                                    'bn_imbalance.evaluate.leaderboard.Leaderboard.best': ( 'evaluate/leaderboard.html#leaderboard.best',
                                                                                                            'bn_imbalance/evaluate/leaderboard.py'),
                                                    'bn_imbalance.evaluate.leaderboard.Leaderboard.difference': ( 'evaluate/leaderboard.html#leaderboard.difference',

@@ -178,7 +178,8 @@ def _typed(name): # the command line, if this is one
 
 def _width(): return shutil.get_terminal_size((120, 24)).columns
 
-def _paragraphs(texts): return '\n\n'.join(textwrap.fill(p, min(_width(), 100)) for p in texts)
+def _paragraphs(texts):
+    return '\n\n'.join(textwrap.fill(p, min(_width(), 100), break_on_hyphens=False) for p in texts)
 
 def _show_table(title, table, paragraphs=()):
     "Print a table, without its last columns if the screen is too narrow, and paragraphs below it"
@@ -312,7 +313,6 @@ def _show(answer, lb, runs, verbose=False):
     some = f'{shown} of {many} recipes; the others with --verbose and in the report'
     if many <= shown: some = 'All recipes'
     how = 'means with 95 % intervals' if lb.n > 1 else 'one run'
-    if not lb.goal.given: how += '; counts with a threshold chosen on validation images'
     if lb.stopped: some += f'; far behind after a few splits: {", ".join(lb.stopped)}'
     _show_table(_paragraphs([f'{some}. In 1000 images, {how}:']), answer_table(lb, shown))
     _show_failures(runs)

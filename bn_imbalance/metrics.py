@@ -138,8 +138,9 @@ def register_metric(metric:Metric)->Metric: # the same
     return metric
 
 # %% ../nbs/01_metrics.ipynb #a1d0c0d6
-def _decision(name, label, rates=None, tables=(), card='', **kw):
-    register_metric(Metric(name, label, rates=rates, tables=tables, card=card, **kw))
+def _decision(name, label, rates=None, tables=(), card='', within=None, **kw):
+    within = within or (0, np.inf if kw.get('summed') else 1)
+    register_metric(Metric(name, label, rates=rates, tables=tables, card=card, within=within, **kw))
 
 _PER_1000, _LOW = dict(format='count', summed=True), dict(lower_is_better=True)
 def _cost(p, r, f, g): return 1000*(g.cost_miss*p*(1 - r) + g.cost_alarm*(1 - p)*f)
@@ -154,7 +155,7 @@ _decision('f1', 'F1', lambda p, r, f, g: f1_from_counts(p*r, (1 - p)*f, p), card
 _decision('cost', 'cost per 1000', _cost, needs_goal='cost_miss', summed=True,
           card='cost of 1000 images', **_LOW)
 _decision('net_benefit', 'net benefit', lambda p, r, f, g: p*r - (1 - p)*f*g.cost_alarm/g.cost_miss,
-          needs_goal='cost_miss', summed=True)
+          needs_goal='cost_miss', summed=True, within=(-np.inf, np.inf))
 _decision('precision_at_recall', 'precision at the recall', needs_goal='min_recall')
 _decision('false_alarms', 'rate of false alarms', card='of the others called {minority}', **_LOW)
 _decision('flagged', 'flagged', card='of all images flagged for review', **_LOW)

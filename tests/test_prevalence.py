@@ -6,7 +6,7 @@ from sklearn.metrics import f1_score, precision_recall_curve
 from test_controls import made_up
 from bn_imbalance.evaluate.thresholds import choose_threshold, platt_probabilities
 from bn_imbalance.evaluate.goal import Goal
-from bn_imbalance.evaluate.leaderboard import rank_recipes, leaderboard_text
+from bn_imbalance.evaluate.leaderboard import leaderboard_text, rank_recipes, results, summarize
 from bn_imbalance.metrics import margin, prevalence_weights
 from bn_imbalance.evaluate.runs import Run, Predictions
 from bn_imbalance.evaluate.prevalence import (
@@ -72,13 +72,14 @@ def test_prevalences_and_words():
 
 
 def test_the_winner_of_a_goal_may_be_another():
-    "Good margins and a threshold in the wrong place lose at argmax, and win where every recipe gets one"
+    "Good margins and a threshold in the wrong place lose at argmax, and win where every recipe gets a threshold"
     def moved(run, by):
         side = lambda s: replace(s, logits=s.logits + [0, by])
         return replace(run, valid=side(run.valid), test=side(run.test))
     runs = [moved(made_up('ranks', 4, seed), -4) for seed in range(4)]
     runs += [made_up('cuts', 2.5, seed) for seed in range(4)]
-    assert rank_recipes(runs).best == 'cuts' and rank_recipes(runs, replace(COSTS, prevalence=.01)).best == 'ranks'
+    assert summarize(results(runs)).best == 'cuts'
+    assert rank_recipes(runs).best == rank_recipes(runs, replace(COSTS, prevalence=.01)).best == 'ranks'
 
 
 def test_several_rare_classes_share_the_prevalence():

@@ -40,7 +40,7 @@ def tuned(runs, goal):
     return runs, rank_recipes(runs, goal), trials
 
 
-@pytest.mark.parametrize('goal,label', [(Goal(), 'F1'), (COSTS, 'cost per 1000, 1 % rare'), (SHARE, 'F1, 1 % rare'),
+@pytest.mark.parametrize('goal,label', [(Goal(), 'F1, 50 % rare'), (COSTS, 'cost per 1000, 1 % rare'), (SHARE, 'F1, 1 % rare'),
                                         (RECALL, 'precision at the recall 0.9, 1 % rare')])
 def test_tuning_is_told_by_what_counts(tries, goal, label):
     runs, lb, trials = tuned(tries, goal)
@@ -264,5 +264,4 @@ def test_the_leaderboard_names_what_it_shows(tries):
     assert heads == ['cost per 1000, 1 % rare', 'minus plain', 'minus best', 'found per 1000',
                      'false alarms per 1000', 'precision', 'F1', 'AUROC', 'won', 'rank']
     _, lb, _ = tuned(tries, Goal())
-    assert list(leaderboard_text(lb)) == ['F1', 'F1 minus plain', 'F1 minus best',
-                                          'F1, tuned threshold', 'F1, rare', 'won', 'rank']
+    assert list(leaderboard_text(lb)) == ['F1, 50 % rare', *heads[1:]]

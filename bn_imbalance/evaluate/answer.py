@@ -6,10 +6,10 @@
 __all__ = ['evidence', 'join_names', 'Answer', 'kept_answer', 'make_answer', 'answer_table']
 
 # %% ../../nbs/evaluate/07_answer.ipynb #e15eac0f
-from ..metrics import METRICS, digits, mean_interval, percent, range_text
+from ..metrics import digits, mean_interval, percent, range_text
 from .leaderboard import STATS, Leaderboard
 from .prevalence import known_prevalences
-import shlex, textwrap
+import re, shlex, textwrap
 from dataclasses import asdict, dataclass, field
 import numpy as np, pandas as pd
 from fastcore.xml import Code, Dd, Dl, Dt, to_xml
@@ -33,7 +33,7 @@ def most_possible(goal, prevalence): # what is possible in 1000 images
 def _measured(lb, name): return [float(lb[name][lb.metric, k]) for k in STATS]
 
 def _most(lb): # the largest value that its measure can have
-    return METRICS[lb.metric].within[1] if lb.metric in METRICS else np.inf if lb.goal.cost_miss else 1.
+    return most_possible(lb.goal, lb.prevalence)['cost'] if lb.goal.cost_miss else 1.
 
 def in_1000(lb, name)->dict: # measure -> mean, low, high
     "What a recipe does in 1000 images; without `by_prevalence` no more than its measure"
@@ -93,7 +93,9 @@ def _reason(lb, near):
 
 def _unreached(lb):
     "Why even the best recipe is not enough; '' if it is"
-    goal = lb.goal
+    goal, o = lb.goal, in_1000(lb, lb.recommended)
+    if goal.min_recall and o.get('alarms', [0])[0] > 990*(1 - lb.prevalence):
+        return f'A recall of {digits(goal.min_recall)} is only had by flagging every image. The best to be had is '
     if goal.cost_miss and lb[lb.best][lb.metric, 'mean'] >= (free := goal.without_model(lb.prevalence)):
         return f'No recipe is cheaper than none at all, {digits(free, 3)} per 1000. The best to be had is '
     if goal.min_recall and lb.table['goal_recall', 'high'].max() < goal.min_recall:
@@ -107,7 +109,7 @@ def _take(lb, standing, better):
     out = f'{(limit := _unreached(lb))}{name}.'
     if not limit and 'plain' in lb.names and lb.n > 1:
         if r == 'plain': out = 'plain: no remedy is seen to be better than plain training.'
-        elif better[r] < .95: out = f'{name}, though plain training may be as good.'
+        elif better[r] < .95: out = f'{name}, though plain training may be {"as good" if better[r] > .5 else "better"}.'
     if near: out += f' Practically as good: {join_names(near, 4)}.{_reason(lb, near)}'
     return out + (f' Too close to call: {join_names(unsure, 4)}.' if unsure else '')
 
@@ -118,6 +120,7 @@ def _sure(lb, better, optimism):
     if (p := better[r]) == p:
         out.append(f'{r} is better than plain training with probability '
                    f'{"over 99 %" if p > .99 else "under 1 %" if p < .01 else f"{p:.0%}".replace("%", " %")}.')
+        if p < .5 and r == 'blend': out.append('Still, the blend was better on other image sets; --seeds 20 tells more.')
     if optimism and optimism >= lb.equivalent/10:
         out.append(f'It was chosen as the best of {len(lb.names)}, so its {measure_word(lb.goal)} is probably '
                    f'{digits(optimism, 2)} worse than it looks.')
@@ -153,7 +156,7 @@ def _beware(lb, run, rare, rest, findings):
         reached = range_text(*(one['goal_recall', k] for k in STATS), 1)
         yield (f'On test images the recall is {reached}, less than the {digits(least)} on validation images. '
                'Ask for more.')
-    if p and not lb.goal.prevalence:
+    if p and not lb.asked.prevalence:
         where = known_prevalences(run).get(p, 'the data') if run else 'the data'
         yield f'How common {rare} images will be is not known; {percent(p)} is assumed, as in {where}. Set --prevalence.'
 
@@ -185,7 +188,8 @@ class Answer:
         return '\n'.join(f'- **{k}**: {f"`{v}`" if k == "Next" else v}' for k, v in self.parts.items())
     def _repr_html_(self):
         rows = [o for k, v in self.parts.items() for o in (Dt(k), Dd(Code(v) if k == 'Next' else v))]
-        return to_xml(Dl(*rows, cls='answer'), indent=False)
+        html = to_xml(Dl(*rows, cls='answer'), indent=False) # a flag stays on one line
+        return re.sub(r'(?<=\s)--[^\s<]+', r'<span style="white-space:nowrap">\g<0></span>', html)
     def __repr__(self): return self.text()
 
 def kept_answer(
@@ -232,7 +236,7 @@ def make_answer(
     "What to take, what it will do, how sure that is, what to beware of, what to type next"
     standing, better, optimism = evidence(lb)
     rare, rest = class_words(run)
-    command = fit_command(run.data['source'], lb.goal, out, more) if run and 'source' in run.data else ''
+    command = fit_command(run.data['source'], lb.asked, out, more) if run and 'source' in run.data else ''
     a = Answer(_take(lb, standing, better), _expect(lb, rare), _sure(lb, better, optimism),
                list(_beware(lb, run, rare, rest, findings))[:3], command, _numbers(lb, standing, better, optimism))
     while len(a.beware) > 1 and a.text().count('\n') >= 14: a.beware.pop() # the worst come first
@@ -246,12 +250,11 @@ def answer_table(
     "What recipes do in 1000 images, and which can be told apart"
     standing, *_ = evidence(lb)
     names = [n for n in dict.fromkeys([lb.recommended, *lb.names])]
-    label = lb.label if lb.goal.given else f'{lb.label} at probability .5' # counts are at a tuned threshold
     always = {lb.recommended, 'plain'} & set(names)
     rest = [n for n in names if n not in always][:most - len(always)]
     def row(n):
         o = in_1000(lb, n)
-        first = {label: range_text(*_measured(lb, n), _most(lb))}
+        first = {lb.label: range_text(*_measured(lb, n), _most(lb))}
         counts = {k: range_text(*o[k]) for k in ('found', 'missed', 'alarms') if k in o}
         if counts: counts['false alarms'] = counts.pop('alarms')
         return first | dict(standing=standing[n]) | counts

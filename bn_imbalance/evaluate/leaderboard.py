@@ -14,7 +14,7 @@ from ..metrics import (
 from .goal import Goal
 from .prevalence import known_prevalences, resolution, evaluate_prevalences
 from .runs import Run
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy.special import stdtr
@@ -55,6 +55,7 @@ class Leaderboard:
     overlap:float=0. # of the splits, see `mean_interval`
     one_split:bool=False # do the seeds vary training only?
     stopped:list=field(default_factory=list) # recipes that were far behind after a few splits, see `far_behind`
+    assumed:bool=False # is the goal's prevalence that of the test set, as none was given?
 
     @property
     def names(self)->list: return list(self.table.index) # recipes, the best first
@@ -74,6 +75,9 @@ class Leaderboard:
     def lower(self)->bool: return self.goal.metric.lower_is_better
     @property
     def prevalence(self)->float: return self.goal.prevalence or next(iter(self.known), None) # of the goal
+    @property
+    def asked(self)->Goal: # without what was assumed
+        return replace(self.goal, prevalence=None) if self.assumed else self.goal
     def __getitem__(self, name)->pd.Series: return self.table.loc[name] # all statistics of a recipe
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #45e2ce8e
@@ -203,16 +207,19 @@ def _stopped(runs): # recipes that ran on fewer than half of the splits
 
 def rank_recipes(
     runs:list,       # of `Run`, from `compare` or `read_runs`
-    goal:Goal=Goal() # what to rank by; nothing asked for: F1 at argmax on the test set
-)->Leaderboard: # with other prevalences
+    goal:Goal=Goal() # what to rank by; without a prevalence: that of the test set
+)->Leaderboard: # each recipe at a threshold chosen on validation; with other prevalences
     "Judge runs"
-    if goal.given: runs = drop_threshold_variants(runs)
+    runs = drop_threshold_variants(runs)
     stopped = _stopped(runs)
     runs = [r for r in runs if r.recipe not in stopped]
     df = results(runs) # first: it says so if all runs failed
     good = [r for r in runs if not r.failed]
-    lb = summarize(df, goal, evaluate_prevalences(good, goal), known_prevalences(good[0]), split_overlap(good[0]))
-    lb.one_split, lb.stopped = good[0].data.get('protocol') == 'given', stopped
+    known, assumed = known_prevalences(good[0]), goal.prevalence is None
+    if assumed: goal = replace(goal, prevalence=next(iter(known)))
+    lb = summarize(df, goal, evaluate_prevalences(good, goal), known, split_overlap(good[0]))
+    lb.assumed, lb.stopped = assumed, stopped
+    lb.one_split = good[0].data.get('protocol') == 'given'
     lb.too_few = {s: resolution(good[0], s) for s in lb.by_prevalence.prevalence.unique()}
     return lb
 
@@ -230,8 +237,7 @@ def far_behind(
 )->list: # names of recipes
     "Recipes that need not run on more splits"
     lb = rank_recipes(runs, goal)
-    v = lb.seeds('auroc' if goal.given else None).dropna(axis=1)
-    return [k for k in behind(v, lb.overlap) if k not in keep]
+    return [k for k in behind(lb.seeds('auroc').dropna(axis=1), lb.overlap) if k not in keep]
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #11dafb81
 def with_interval(

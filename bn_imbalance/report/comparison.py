@@ -85,13 +85,10 @@ def failed_html(runs):
 
 def _recipes_section(lb, runs):
     "The recipes side by side, as the terminal shows them"
-    goal = lb.goal.given
-    how = ('at that prevalence, with a threshold chosen on validation images' if goal else
-           'F1 on the test set, at argmax; in 1000 images with a threshold chosen on validation images')
     return section('The recipes side by side', table_html(answer_table(lb, len(lb.names))),
-        note(f'Means with 95 % intervals over {lb.n} splits, {how}. All recipes had the same splits, so '
-             'that differences are paired. Practically as good: at worst worse by less than matters. '
-             'Undecided: too close to call, more runs must tell.'),
+        note(f'Means with 95 % intervals over {lb.n} splits, with a threshold chosen on validation images. All '
+             'recipes had the same splits, so that differences are paired. Practically as good: at worst worse by '
+             'less than matters. Undecided: too close to call, more runs must tell.'),
         failed_html(runs),
         figure_html(plot_leaderboard(lb), f'{lb.label}, AUROC and Brier score of each recipe'))
 
@@ -141,7 +138,7 @@ def _tuned_section(lb, trials):
              for k, g in n.groupby(n)]
     rest = [r for r in lb.names if ':' not in r and r not in n.index]
     others = f' The other recipes ({join_names(rest)}) were not tuned.' if rest else ''
-    by = 'lowest log loss of calibrated probabilities' if lb.goal.given else 'best F1'
+    by = 'lowest log loss of calibrated probabilities' if lb.asked.given else 'best F1'
     return folded('Tuned and not tuned',
         P(f'{"; ".join(tried)}, of hyperparameters, learning rate and number of epochs.{others} On '
           f'each seed the trial with the {by} on validation images represents the recipe. Against '

@@ -155,7 +155,7 @@ function waffle(n, rare) {
   const words = {found: `${rare} found`, missed: `${rare} missed`, alarms: 'false alarms', passed: 'rightly passed'}
   let k = 0
   const parts = Object.entries(n).map(([kind, m]) => {
-    const at = Array.from({length: m}, (_, i) => `M${10*((k + i) % 40) + 5} ${10*Math.floor((k + i)/40) + 5}h0`).join('')
+    const at = Array.from({length: m}, (_, i) => `M${10*((k + i) % 40) + 5} ${10*Math.floor((k + i)/40) + 5}h.01`).join('') // Chromium prints no square of length 0
     k += m
     return m ? [kind, ...(kind === 'missed' ? ['hole'] : [])].map(c => `<path class="${c}" d="${at}"/>`).join('') : ''
   })
@@ -223,17 +223,18 @@ function start(data, root) {
     const it = untouched && rows.find(r => r.name === data.start.recipe) || rows.recommended
     const all = 1000*prevalence, rare = data.rare, escaped = rare.replace(/&/g, '&amp;').replace(/</g, '&lt;')
       .replace(/>/g, '&gt;').replace(/"/g, '&quot;').replace(/'/g, '&#x27;')
-    const most = {f1: 1, recall: 1, cost: goal.alarm*(goal.ratio*all + 1000 - all)}[goal.kind]
+    const value = {f1: 1, recall: 1, cost: goal.alarm*(goal.ratio*all + 1000 - all)}[goal.kind]
+    const most = {value, found: all, missed: all, alarms: 1000 - all, precision: 1}, cell = (r, k) => `<td>${told(r[k], most[k])}</td>`
     const what = {f1: 'the best F1 counts', cost: `a miss costs ${plain(goal.ratio)} false alarms`,
                   recall: `a recall of ${plain(goal.recall)} must be reached`}[goal.kind]
     part('says').textContent = `Where ${percent(prevalence)} of the images are ${rare} and ${what}: ${it.name} finds ` +
-      `${told(it.found, all)} of ${plain(all)}, misses ${told(it.missed, all)} and raises ` +
-      `${told(it.alarms, 1000 - all)} false alarms; ${metric.word} ${told(it.value, most)}.`
+      `${told(it.found, all)} of ${+all.toPrecision(all < 100 ? 2 : 3)}, misses ${told(it.missed, all)} and raises ` +
+      `${told(it.alarms, 1000 - all)} false alarms; ${metric.word} ${told(it.value, value)}.`
     part('waffle').innerHTML = waffle(dots(...['found', 'missed', 'alarms'].map(k => it[k][0])), escaped)
     part('board').innerHTML = `<thead><tr><th scope="col">recipe</th><th scope="col">${metric.label}</th>` +
       data.columns.map(m => `<th scope="col">${m.label}</th>`).join('') + '</tr></thead><tbody>' +
-      rows.map(r => `<tr data-value="${r.value.join(' ')}"${r === first || r.tied ? ' class="tied"' : ''}><th scope="row">${r.name}</th><td>${told(r.value)}</td>` +
-      data.columns.map(m => `<td>${told(r[m.name])}</td>`).join('') + '</tr>').join('') + '</tbody>'
+      rows.map(r => `<tr data-value="${r.value.join(' ')}"${r === first || r.tied ? ' class="tied"' : ''}><th scope="row">${r.name}</th>${cell(r, 'value')}` +
+      data.columns.map(m => cell(r, m.name)).join('') + '</tr>').join('') + '</tbody>'
     draw(goal, prevalence, rows)
   }
   let waiting = 0

@@ -78,7 +78,7 @@ def waffle_html(n, rare='rare')->str: # from `dots`; what the rare class is call
     "A picture of them, 40 to a row, with a text and a legend; `controls.js` draws the same"
     k, parts = 0, []
     for kind, m in n.items():
-        at = ''.join(f'M{10*(i % 40) + 5} {10*(i//40) + 5}h0' for i in range(k, k + m))
+        at = ''.join(f'M{10*(i % 40) + 5} {10*(i//40) + 5}h.01' for i in range(k, k + m)) # 0 is not printed
         parts += [f'<path class="{c}" d="{at}"/>' for c in (kind, *['hole']*(kind == 'missed')) if m]
         k += m
     words = dict(found=f'{rare} found', missed=f'{rare} missed', alarms='false alarms', passed='rightly passed')

@@ -114,13 +114,11 @@ def curve_from_runs(runs, goal=Goal())->Curve: # subjects of the minority in tra
     "The runs as a learning curve; raises `BadInput` if all of one size failed"
     def at(n, rs):
         lb, r = rank_recipes(rs, goal), next(r for r in rs if not r.failed)
-        recall = 'goal_recall' if goal.given else 'recall_minority'
-        t = lb.runs.rename(columns={lb.metric: 'value', recall: 'recall'})
+        t = lb.runs.rename(columns={lb.metric: 'value', 'goal_recall': 'recall'})
         t = t[['data', 'recipe', 'seed', 'value', 'recall']]
         return lb.prevalence, t.assign(n=n, tested=int(np.isin(r.test.y, r.rare).sum()))
     (prevalence, *_), tables = zip(*[at(n, rs) for n, rs in sorted(runs.items())])
-    goal = replace(goal, prevalence=prevalence) if goal.given else goal
-    return Curve(pd.concat(tables, ignore_index=True), goal)
+    return Curve(pd.concat(tables, ignore_index=True), replace(goal, prevalence=prevalence))
 
 def is_curve(out)->bool:
     "Was the folder written by `bn-compare --curve`?"
@@ -135,13 +133,12 @@ def read_curve(out)->dict:
 
 # %% ../../nbs/report/05_learning_curve.ipynb #f2102d69
 def _curve_parts(c, runs, command):
-    how = 'a threshold chosen on validation images' if c.goal.given else 'argmax'
     return [figure_html(plot_curve(c), 'Each recipe over the number of subjects in training',
                 'Dots: runs. Bars: Student\'s 95 % intervals over seeds. Lines: power laws, dashed '
                 'where nothing was measured; the band is the interval of the first recipe.'),
             section(f'{c.label}, by number of subjects', table_html(curve_text(c)),
                 note('Subjects of the minority in training, all images of each. Test images at '
-                     f'{how}; Student\'s 95 % intervals over seeds.')),
+                     'a threshold chosen on validation images; Student\'s 95 % intervals over seeds.')),
             *map(failed_html, runs.values()), methods_section(runs[max(runs)][0], command)]
 
 # %% ../../nbs/report/05_learning_curve.ipynb #cdc404fc

@@ -57,7 +57,7 @@ def _line_styles(names):
 # %% ../../nbs/report/00_plots.ipynb #7bd2aade
 def plot_leaderboard(lb:Leaderboard)->Figure: # three panels
     "What the goal measures of each recipe (every run a dot), its AUROC, and its Brier score"
-    goal, t = lb.goal.given, lb.table[::-1]
+    t = lb.table[::-1]
     fig, ((ax, rank, cal),) = axes(1, 3, w=10.5, h=1.3 + .27*len(t), sharey=True,
                                    width_ratios=(3, 1.4, 1.4))
     y, colors = np.arange(len(t)), list(map(recipe_color, t.index))
@@ -69,21 +69,19 @@ def plot_leaderboard(lb:Leaderboard)->Figure: # three panels
         at = i + np.linspace(-.2, .2, len(x)) if len(x) > 1 else [i]
         ax.plot(x, at, '.', color='#CCCCCC', ms=3, zorder=0)
     means(ax, lb.metric, 36)
-    if not goal: ax.plot(t['f1_minority_tuned', 'mean'], y, 'D', mfc='none', color='k', ms=5)
     means(rank, 'auroc', 16)
     cal.scatter(t['brier', 'mean'], y, 16, colors)
     cal.plot(t['brier_rare', 'mean'], y, 's', mfc='none', color='k', ms=4)
     ax.set_yticks(y, t.index)
     ax.set(xlim=(0, None if lb.lower else 1.01),
-           xlabel=f'{lb.label}\n● mean, 95 % interval   · runs' if goal else 'F1 of the minority\n'
-                  '● at argmax, 95 % interval   ◇ tuned threshold   · runs')
+           xlabel=f'{lb.label}\n● mean, 95 % interval   · runs')
     left = min(.9, t['auroc', 'low'].min() - .02)
     rank.set(xlabel='AUROC\n(1: perfect ranking)', xlim=(left, 1.005))
     rank.locator_params(axis='x', nbins=4)
     cal.set(xlabel='Brier score (0 is best)\n● test   □ if rare', xlim=(0, None))
     for a in (ax, rank, cal): a.grid(axis='y', color='#EEEEEE', zorder=-1)
     best = number(lb[lb.best][lb.metric, 'mean'])
-    fig.suptitle(f'{lb.best} is first: {lb.label} {best} on average', fontsize=11)
+    fig.suptitle(f'{lb.best} is first, {best} on average ({lb.label})', fontsize=11)
     return fig
 
 # %% ../../nbs/report/00_plots.ipynb #0ee135d3
@@ -151,13 +149,14 @@ def plot_cost_map(best:pd.DataFrame, usual:str=None)->Figure: # from `cost_map`;
     def who(o): return usual if usual in (o['first'], *o.tied) else o['first']
     t = best.apply(who, axis=1).unstack('ratio')
     words = {n: _wrapped(n) for n in pd.unique(t.to_numpy().ravel())}
-    wide, high = (max(map(f, words.values())) for f in (lambda o: max(map(len, o)), len))
-    column, row = max(1.1, .2 + .065*(wide + 4)), .16 + .13*high # inches
+    named = [words[n] for n in words if len(_regions(t, n))] or [['']]
+    wide, high = (max(map(f, named)) for f in (lambda o: max(map(len, o)), len))
+    column, row = max(1.1, .2 + .09*(wide + 4)), .18 + .15*high # inches
     fig, ((ax,),) = axes(w=1.3 + t.shape[1]*column, h=.9 + len(t)*row)
     for (i, j), name in np.ndenumerate(t.to_numpy()):
         ax.barh(i, 1, 1, left=j - .5, color=recipe_color(name), alpha=.5, lw=0)
     for name in words:
-        for i, j in _regions(t, name): ax.text(j, i, '\n'.join(words[name]), ha='center', va='center', fontsize=7)
+        for i, j in _regions(t, name): ax.text(j, i, '\n'.join(words[name]), ha='center', va='center', fontsize=10)
     small = [n for n in words if not len(_regions(t, n))]
     for n in small: ax.barh(0, 0, color=recipe_color(n), alpha=.5, label=n)
     if small: ax.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
