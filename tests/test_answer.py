@@ -187,3 +187,10 @@ def test_recipes_far_behind_stop_after_two_splits():
     assert set(lb.stopped) == set(behind) and set(lb.names) == {'plain', 'final_bn', 'ridge'} and lb.n == 6
     whole = rank_recipes([r for r in runs if r.recipe not in behind], Goal())
     assert not whole.stopped and whole.table.equals(lb.table)
+
+
+def test_three_rare_images_and_what_five_more_would_change():
+    runs = field({'plain': 1., 'final_bn': 4., 'blend': 4.}, 3)
+    for r in runs: r.config['data'] = r.data | dict(images=dict(majority=300, minority=3))
+    text = ' '.join(make_answer(rank_recipes(runs, Goal()), runs[0]).beware)
+    assert 'as low as 29 %; with five more, 63 %' in text, text

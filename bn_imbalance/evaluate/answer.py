@@ -136,7 +136,12 @@ def _few(run, rare):
     y = np.isin(run.test.y, run.rare)
     n, tested = run.data.get('images', {}).get('minority', len(y)), run.test.group
     subjects = len(np.unique(tested[y])) if tested is not None and run.data.get('grouped') else len(y)
-    if n < 30: yield f'Only {n} images are {rare}: a few more may change the answer. Label more; bn-find says which to look at.'
+    if n < 5: # exact: if all of n are found, the lower end of Clopper and Pearson's 95 % interval
+        now, then = (percent(.025**(1/k)) for k in (n, n + 5))
+        yield (f'Only {n} images are {rare}. Even if all {n} are found, the recall may be as low as {now}; with five more, '
+               f'{then}. Label more; bn-find says which to look at.')
+    elif n < 30:
+        yield f'Only {n} images are {rare}: a few more may change the answer. Label more; bn-find says which to look at.'
     elif subjects < 10:
         yield f'The {rare} images of a test set show {subjects} subjects. Add other subjects, not more images of these.'
 
