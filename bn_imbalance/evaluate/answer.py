@@ -141,7 +141,8 @@ def _few(run, rare):
         yield (f'Only {n} images are {rare}. Even if all {n} are found, the recall may be as low as {now}; with five more, '
                f'{then}. Label more; bn-find says which to look at.')
     elif n < 30:
-        yield f'Only {n} images are {rare}: a few more may change the answer. Label more; bn-find says which to look at.'
+        yield (f'Only {n} images are {rare}: a few more may change the answer. Label more; bn-find says which to look '
+               'at.')
     elif subjects < 10:
         yield f'The {rare} images of a test set show {subjects} subjects. Add other subjects, not more images of these.'
 
