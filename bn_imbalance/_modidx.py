@@ -715,6 +715,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'bn_imbalance/deploy/model.py'),
                                            'bn_imbalance.deploy.model._history': ( 'deploy/model.html#_history',
                                                                                    'bn_imbalance/deploy/model.py'),
+                                           'bn_imbalance.deploy.model._in_tiles': ( 'deploy/model.html#_in_tiles',
+                                                                                    'bn_imbalance/deploy/model.py'),
                                            'bn_imbalance.deploy.model._join_or': ( 'deploy/model.html#_join_or',
                                                                                    'bn_imbalance/deploy/model.py'),
                                            'bn_imbalance.deploy.model._metrics_table': ( 'deploy/model.html#_metrics_table',

@@ -117,8 +117,12 @@ class Model:
 def __repr__(self:Model):
     a, m = self.about, self.about['metrics']
     scores = ', '.join(f'{k} {interval_text(*m[k])}' for k in ('recall', 'precision', 'f1'))
-    return (f'{_join_or(self.classes)}: {a["network"]["arch"]} at {a["network"]["size"]} pixels, '
+    return (f'{_join_or(self.classes)}: {a["network"]["arch"]} at {a["network"]["size"]} pixels{_in_tiles(self)}, '
             f'{a["recipe"]["name"]}, {scores}')
+
+def _in_tiles(model): # how its images are seen, if not whole
+    rows, columns = model.settings.grid
+    return f' in {rows} x {columns} tiles' if rows*columns > 1 else ''
 
 def _join_or(names): # a, b or c
     return ', '.join(names[:-1]) + f' or {names[-1]}' if len(names) > 1 else names[0]
@@ -221,7 +225,7 @@ Made with bn_imbalance {a["versions"]["bn_imbalance"]} from {a["data"]["name"]}.
 ## How it was made
 
 Recipe `{a["recipe"]["name"]}`: {a["recipe"]["doc"]}.
-Network {net["arch"]} at {net["size"]} pixels, trained on all images:
+Network {net["arch"]} at {net["size"]} pixels{_in_tiles(model)}, trained on all images:
 {n["majority"]} of the majority, {n["minority"]} of the minority,
 fingerprint `{a["data"]["fingerprint"]}`.
 The decision was chosen on the validation images of all splits.

@@ -181,8 +181,10 @@ def methods_section(run, command=''):
 
 # %% ../../nbs/report/03_comparison.ipynb #6193748a
 def _about(lb, r):
+    tiles = r.settings.get('tiles', '').replace('x', ' x ') # '' if images are seen whole
     text = (f'{len(lb.names)} recipes, {lb.n} {"run" if lb.n == 1 else "runs"} each, on '
-            f'{r.settings["arch"]} at {r.settings["size"]} pixels, {r.settings["epochs"]} epochs. '
+            f'{r.settings["arch"]} at {r.settings["size"]} pixels{tiles and f" in {tiles} tiles"}, '
+            f'{r.settings["epochs"]} epochs. '
             f'Minority: {", ".join(r.data["minority"])}. Majority: '
             f'{", ".join(r.data["majority"])}.')
     if lb.stopped: text += f' Far behind after a few splits, and stopped: {", ".join(lb.stopped)}.'

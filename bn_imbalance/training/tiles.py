@@ -8,7 +8,7 @@ __all__ = ['Pilot', 'pilot_sample', 'try_grid', 'best_grid', 'with_tiles']
 # %% ../../nbs/training/05_tiles.ipynb #711e1004
 from ..core import Settings, tile_step
 from ..metrics import margin, number
-from ..data.items import Data, targets
+from ..data.items import Data
 from ..models.backbones import makes_patches, patch_grid
 from ..recipes.registry import get_recipes
 from .engine import choose_engine
@@ -65,7 +65,7 @@ def _out_of_fold(recipe, x, y, folds): # margins (n,)
 # %% ../../nbs/training/05_tiles.ipynb #711e1110
 def try_grid(data, items, s, device=None)->Pilot: # `s.tiles` says which
     "Out-of-fold AUROC of a few closed-form recipes on images seen in these tiles"
-    patched, start, y = makes_patches(s.arch, s.size), time.time(), (targets(items) > 0).astype(int)
+    patched, start, y = makes_patches(s.arch, s.size), time.time(), (items.label == 'minority').to_numpy().astype(int)
     given = {'patches': patch_features(items, s, device)[items.digest]} if patched else {}
     taken = time.time() - start
     given['features'] = backbone_features(items, s, device)[items.digest]
@@ -123,10 +123,11 @@ def with_tiles(
     whole, items = seen((1, 1)), pilot_sample(data)
     learns = any(choose_engine(r, whole) == 'images' for r in recipes) # tiles are for a frozen backbone
     subjects = items.groupby('label').group.nunique()
-    if learns or not data.pixels or max(data.pixels) < 1.5*s.size or subjects.min() < 3: return whole
+    if learns or not data.pixels or max(data.pixels) < 1.5*s.size: return whole
+    if len(subjects) < 2 or subjects.min() < 3: return whole # nothing to try it on
     patches = patch_grid(s.arch, s.size)[1] if makes_patches(s.arch, s.size) else 1
     most = int(min(MOST, max(4, _BYTES/(patches*256*len(data.items)))))
     pilots = [try_grid(data, items, seen(g), device) for g in grids(data.pixels, s.size, most)]
-    best = best_grid(pilots, (targets(items) > 0).astype(int))
+    best = best_grid(pilots, (items.label == 'minority').to_numpy())
     if notes is not None: notes.append(_told(best, pilots, s, data.pixels, len(items)))
     return seen(best.grid)
