@@ -201,6 +201,7 @@ def split_overlap(
     part = len(run.rare)*(s['test_minority']*s['train_minority'])**.5/n if n else 0.
     return part/(1 - part)
 
+# %% ../../nbs/evaluate/06_leaderboard.ipynb #rankrec1
 def _stopped(runs): # recipes that ran on fewer than half of the splits
     n = pd.Series([r.recipe for r in runs]).value_counts(sort=False)
     return list(n.index[n < n.max()/2])
