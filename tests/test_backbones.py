@@ -23,7 +23,7 @@ def test_command(folder, command, tmp_path):
         assert f'href="{backbone}/report.html"' in page
         df = pd.read_csv(out/backbone/'results.csv').sort_values(['recipe', 'seed'])
         mine = t[t.backbone == backbone].sort_values(['recipe', 'seed'])
-        np.testing.assert_allclose(mine.value, df.f1_minority)
+        np.testing.assert_allclose(mine.value, df.goal_value)
     splits = [(out/backbone/'splits'/'seed0.csv').read_text() for backbone in TWO.split(',')]
     assert splits[0] == splits[1]
     code, text, err = command('bn-fit', folder, '--compare', out/'resnet18', '--out', tmp_path/'m')
