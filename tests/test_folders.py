@@ -7,7 +7,8 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image
 from conftest import QUICK
 from bn_imbalance.core import BadInput, load_settings
-from bn_imbalance.data.images import MARKER, check_images, decode_for, image_files, left_text, odd_texts, read_image
+from bn_imbalance.data.images import (
+    MARKER, check_images, decode_for, image_files, left_text, odd_texts, open_image, read_image)
 from bn_imbalance.data.items import read_data
 from bn_imbalance.data.splits import draw_split
 from bn_imbalance.training.features import backbone_features
@@ -394,3 +395,38 @@ def test_three_images_among_many_files(tmp_path):
     for i in range(3000): (root/'good'/(f'{i}.txt' if i % 2 else f'{i}')).touch()
     data = read_data(root)
     assert data.counts == {'majority': 2, 'minority': 1} and said(data, '3000 files (1500 .txt, 1500 without suffix)')
+
+
+@pytest.mark.parametrize('header, line, change, word', [
+    ('path,label,label', '{p},{l},x', '', 'there are two columns label. Keep one'),
+    ('"path,label"', '"{p},{l}"', '', 'Each line is quoted as a whole'),
+    ('path,label', '{p},{l}\0', '', 'holds zero bytes'), ('path,label', '~/{p},{l}', '', 'A table knows no ~'),
+    ('path,label', '{p},{l}', '%20', 'They are escaped as in an address')])
+def test_tables_that_are_refused(tmp_path, header, line, change, word):
+    root = classes(tmp_path/'my images', n=(6, 5))
+    lines = [line.format(p=p.replace(' ', change or ' '), l=l) for p, l in rows(root)]
+    (tmp_path/'items.csv').write_text('\n'.join([header, *lines]))
+    with pytest.raises(BadInput, match=word) as e: read_data(tmp_path/'items.csv')
+    assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('before, header, line, word', [
+    ('sep=;\n', 'path;label', '{p};{l}', ''), ('', 'path,label', 'file://{here}/{p},{l}', ''),
+    ('', 'path,label\npath,label', '{p},{l}', 'names the columns once more'),
+    ('', 'path,label,is_valid', '{p},{l},True', 'column is_valid is not used')])
+def test_tables_that_are_understood(tmp_path, before, header, line, word):
+    lines = [line.format(p=p, l=l, here=tmp_path) for p, l in rows(classes(tmp_path/'images', n=(6, 5)))]
+    (tmp_path/'items.csv').write_text(before + '\n'.join([header, *lines]))
+    data = read_data(tmp_path/'items.csv')
+    assert data.counts == {'majority': 6, 'minority': 5} and said(data, word) == data.notes
+
+
+def test_sixteen_bits_with_alpha_and_files_too_large(tmp_path):
+    a = np.random.default_rng(0).integers(0, 65536, (32, 32, 2)).astype('>u2')
+    def chunk(kind, o): return struct.pack('>I', len(o)) + kind + o + struct.pack('>I', zlib.crc32(kind + o))
+    (tmp_path/'a.png').write_bytes(
+        b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 32, 32, 16, 4, 0, 0, 0))
+        + chunk(b'IDAT', zlib.compress(b''.join(b'\0' + r.tobytes() for r in a))) + chunk(b'IEND', b''))
+    assert np.array_equal(open_image(tmp_path/'a.png')[1], a) and read_image(tmp_path/'a.png').mode == 'RGB'
+    with open(tmp_path/'a.png', 'r+b') as f: f.truncate(2**31) # of zeros that are on no disk
+    with pytest.raises(BadInput, match='more bytes than the limit of 1024 MB'): read_image(tmp_path/'a.png')

@@ -208,7 +208,13 @@ def _swapped(args): # the raw mode of 16 bits with bytes in the other order; Non
 def deep_values(im, data:bytes, page=0)->np.ndarray|None: # (h, w) or (h, w, channels)
     "The values of an open image of more than 8 bits, None for any other"
     if is_deep(im): return np.asarray(im)
-    raw = [_swapped(t[3]) for t in getattr(im, 'tile', None) or ()]
+    tiles = getattr(im, 'tile', None) or ()
+    if im.mode == 'RGBA' and tiles and tiles[0][3] == 'LA;16B': # of a PNG: its four bytes as those of RGBA
+        other = open_bytes(data, page)
+        other.tile = [t._replace(args='RGBA') if hasattr(t, '_replace') else (*t[:3], 'RGBA') for t in tiles]
+        a = np.asarray(other).astype(np.uint16)
+        return a[..., ::2]*256 + a[..., 1::2]
+    raw = [_swapped(t[3]) for t in tiles]
     if not raw or not all(raw): return None
     other = open_bytes(data, page)
     other.tile = [t._replace(args=o) if hasattr(t, '_replace') else (*t[:3], o)

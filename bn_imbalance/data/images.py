@@ -47,15 +47,17 @@ def file_system(address:str)->tuple: # fsspec's file system, the path in it
     return url_to_fs(address, use_listings_cache=False) # the cache of lists would only grow
 
 # %% ../../nbs/data/01_images.ipynb #a0000207
-MAX_BYTES = 2**30 # of a file in a store
+MAX_BYTES = 2**30 # of a file
 
 def file_bytes(path):
     "Content of a file, given by path or address; raises `OSError`, or whatever its store raises"
-    if not is_address(path): return Path(path).read_bytes()
-    fs, p = file_system(str(path))
-    if len(data := fs.cat_file(p, end=MAX_BYTES + 1)) > MAX_BYTES:
+    here = not is_address(path)
+    if not here:
+        fs, p = file_system(str(path))
+        data = fs.cat_file(p, end=MAX_BYTES + 1)
+    if (os.path.getsize(path) if here else len(data)) > MAX_BYTES:
         raise BadInput(f'{path}: more bytes than the limit of {MAX_BYTES//2**20} MB.')
-    return data
+    return Path(path).read_bytes() if here else data
 
 # %% ../../nbs/data/01_images.ipynb #a0267f28
 _turn = Image.Transpose
@@ -373,22 +375,25 @@ _DCT = np.cos(np.pi*np.outer(_k[:16], _k + .5)/64) # the lowest 16 of 64 frequen
 def perceptual_hash(im)->tuple: # 64 hexadecimal digits, '' for an image of one color; 16x16 grays
     "256 bits that nearly stay when an image is saved again or resized, and a tiny version of it"
     if max(im.size) > 1024: im = im.resize((512, 512), Image.Resampling.NEAREST) # it is quick
-    a = np.asarray(im.convert('L').resize((64, 64), Image.Resampling.LANCZOS), float)
-    if np.ptp(a) < 4: return '', bytes(256)
-    low, tiny = _DCT @ a @ _DCT.T, a.reshape(16, 4, 16, 4).mean((1, 3)).round().astype(np.uint8)
-    return np.packbits(low > np.median(low)).tobytes().hex(), tiny.tobytes()
+    im = im.convert('L').resize((64, 64), Image.Resampling.BICUBIC)
+    dark, bright = im.getextrema()
+    if bright - dark < 4: return '', bytes(256)
+    low = _DCT @ np.asarray(im, float) @ _DCT.T
+    return np.packbits(low > np.median(low)).tobytes().hex(), im.reduce(4).tobytes()
 
 def check_images(paths, span=None)->pd.DataFrame: # a row per path, see below
     "Decode every image once: path, digest (of the bytes), error ('' if readable), hash, size, range"
     names = 'path digest error hash tiny width height pages low high whole'.split()
     def one(p):
         try:
-            with _named(p): data, digest = marked_bytes(p)
-            im, values = open_image(p, data)
-            pages = n_pages(im)
-            with _named(p): rgb = to_rgb(im, span, values)
+            with _named(p):
+                data, digest = marked_bytes(p)
+                im, values = open_image(p, data)
+                pages, size = n_pages(im), im.size
+                if im.format == 'JPEG': im.draft('L', (128, 128)) # all of it is read, and quickly
+                rgb = to_rgb(im, span, values)
             deep = (*value_range(values), values.dtype.kind != 'f') if values is not None else (np.nan,)*3
-            return str(p), digest, '', *perceptual_hash(rgb), *rgb.size, pages, *deep
+            return str(p), digest, '', *perceptual_hash(rgb), *size, pages, *deep
         except BadInput as e: return str(p), '', str(e), '', bytes(256), 0, 0, 1, *(np.nan,)*3
     rows = in_threads(one, paths, 'checking images')
     columns = zip(names, zip(*rows) if rows else [()]*len(names))

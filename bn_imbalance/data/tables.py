@@ -12,6 +12,7 @@ from .formats import HEAD, has_image_suffix, is_image
 import io, os, re, unicodedata
 from collections import Counter
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 import pandas as pd
 
 # %% ../../nbs/data/04_tables.ipynb #tab6
@@ -51,7 +52,10 @@ def _text(path): # of a table; surrogates where it is not UTF-8
     except OSError as e: raise BadInput(f'{path}: cannot be read as CSV ({e.strerror}).') from e
     if what := _other(Path(path).suffix.lower(), data): raise BadInput(f'{path}: {what}.')
     if data.startswith((b'\xff\xfe', b'\xfe\xff')): return data.decode('utf-16', 'replace')
-    return data.decode('utf-8-sig', 'surrogateescape')
+    if b'\0' in data:
+        raise BadInput(f'{path}: holds zero bytes, as no CSV file in UTF-8 does. Save it as CSV (UTF-8).')
+    text = data.decode('utf-8-sig', 'surrogateescape')
+    return re.sub(r'\Asep=.\r?\n', '', text) # a line of Excel's
 
 # %% ../../nbs/data/04_tables.ipynb #tab14a
 _MAYBE = dict(path='filename file file_name image img image_path image_name filepath file_path name photo url'.split(),
@@ -65,6 +69,7 @@ def _without(path, df, missing, columns): # the error
     like = {c: f for c in missing for f in reversed(found) if f.lower() in _MAYBE.get(c, ())}
     if len(like) > 1: hint = f'Are they {" and ".join(like.values())}? Rename them.'
     elif like: hint = f'Is {"it" if len(missing) == 1 else [*like][0]} called {[*like.values()][0]}? Rename it.'
+    elif len(found) == 1 and ',' in found[0]: hint = 'Each line is quoted as a whole: take these quotes away.'
     elif any(map(has_image_suffix, found)): hint = 'The first line is an image already: put the names above it.'
     else: hint = f'There are {", ".join(found[:6])}.'
     which = f'columns {" and ".join(missing)} are' if missing[1:] else f'column {missing[0]} is'
@@ -85,6 +90,8 @@ def _parsed(path, text, columns):
     df.columns = [str(o).strip().lower() if str(o).strip().lower() in (*columns, 'group', 'split') else o
                   for o in df.columns]
     if missing := [c for c in columns if c not in df]: raise _without(path, df, missing, columns)
+    if twice := [c for c in columns if f'{c}.1' in map(str.lower, df.columns)]:
+        raise BadInput(f'{path}: there are two columns {twice[0]}. Keep one.')
     for k in df: df[k] = texts(_bare(str(v), k == 'path' and path) for v in df[k])
     return df
 
@@ -153,7 +160,7 @@ def from_folder(root, notes=None):
     if (df.given == '').all() and (below[there] != '').all() and below[there].nunique() > 1:
         df['given'] = texts(below) # good/train, good/test, bad/train ...
     if 'given' not in df or (df.given == '').all(): _note_inside(df[there], notes)
-    empty = {c for c in df.label if not there[df.label == c].any()}
+    empty = {*df.label} - {*df.label[there]}
     _check_boxes(root, sorted(empty), sorted({*df.label} - empty))
     df = df[there | df.label.isin(empty)].drop_duplicates().reset_index(drop=True)
     return df.drop(columns=['below'] + ['given']*bool((df.given == '').all()))
@@ -185,6 +192,7 @@ def _note_inside(df, notes): # does each class hold the same folders?
 def _located(path, paths, notes): # paths of a table as paths from here; backslashes if they must be
     folder, out, turned = path.parent, [], 0
     for i, p in enumerate(paths):
+        if p.lower().startswith('file://'): p = unquote(urlsplit(p).path)
         if is_address(p): raise BadInput(f'{path}: line {i + 2}: {p} is an address. Fetch the images, and '
                                          'name files.')
         full = str(folder/p)
@@ -216,8 +224,14 @@ def _check_labels(path, labels): # raise if a cell holds several
             raise BadInput(f'{path}: line {i + 2} has several labels ({o}). Give one label per image.')
 
 # %% ../../nbs/data/04_tables.ipynb #tab15b
+_LIKE_SPLIT = 'is_valid', 'is_test', 'set', 'subset', 'partition', 'fold', 'phase'
+
 def _given(path, df, notes): # the user's split, '' where there is none
-    if 'split' not in df: return texts(['']*len(df))
+    if 'split' not in df:
+        if like := [o for o in df if o.lower() in _LIKE_SPLIT]:
+            notes.append(f'The column {like[0]} is not used. If it is a split of yours, call it split, with values '
+                         'train, valid and test.')
+        return texts(['']*len(df))
     parts = df['split'].map(split_of)
     if parts[parts != ''].nunique() < 2:
         some = ', '.join(sorted(set(df['split']))[:4])
@@ -233,6 +247,9 @@ def from_csv(path, notes=None):
     path, notes = Path(path), [] if notes is None else notes
     df = read_table(path, ['path', 'label'], notes)
     df = df[(df != '').any(axis=1)] # rows of separators alone
+    if (again := (df.path.str.lower() == 'path') & (df.label.str.lower() == 'label')).any():
+        notes.append(f'{path}: line {df.index[again][0] + 2} names the columns once more: left out.')
+        df = df[~again]
     if df.empty: raise BadInput(f'{path}: no rows.')
     if len(bad := df.index[(df.path == '') | df.label.str.lower().isin(['', 'nan', 'null'])]):
         more = f' ({len(bad)} such lines)' if len(bad) > 1 else ''
