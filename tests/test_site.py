@@ -2,6 +2,7 @@
 import ast, base64, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from zipfile import ZipFile
 import pytest, yaml
 from fastcore.basics import AttrDict
 from fastcore.nbio import read_nb
@@ -218,6 +219,9 @@ def test_processed_notebook(built, path):
                 pixels = int.from_bytes(base64.b64decode(''.join(data['image/png']))[16:20], 'big')
                 assert out['metadata']['image/png'] == {'width': pixels//2}
         assert 'out-width' not in ''.join(c['source'])
+    captions = [m for c in cells for m in re.findall(r'^#\| fig-cap: "Figure (\w+)\.(\d+): ', ''.join(c['source']), re.M)]
+    numbered = [c for c in cells if path.parent.name in COURSE and pictured(c)]
+    assert captions == [(head['title'].split()[0], str(k + 1)) for k in range(len(numbered))]
     bare = lambda source: re.sub(r'^#\|.*\n?', '', ''.join(source), flags=re.M).strip()
     hidden = {bare(c.source) for c in read_nb(path).cells if c.cell_type == 'code' and 'hide' in directives(c.source)}
     assert not hidden & {bare(c['source']) for c in cells}
@@ -226,7 +230,7 @@ def test_processed_notebook(built, path):
 def test_page_follows_the_address_of_the_project(monkeypatch):
     import page as _docs
     def page(**address):
-        cfg = AttrDict(dict(git_url='', doc_host='', doc_baseurl='/', branch='main', nbs_path=nbs) | address)
+        cfg = AttrDict(dict(git_url='', doc_host='', doc_baseurl='/', branch='main', nbs_path=nbs, version='1') | address)
         monkeypatch.setattr(_docs, 'get_config', lambda: cfg)
         nb = read_nb(an_api_page)
         home = f'{cfg.doc_host}{cfg.doc_baseurl.rstrip("/")}/'
@@ -265,6 +269,8 @@ def test_entries_of_the_library():
     assert api_entry(entry.format('fit', '->Body')) == want.format('fit', '->Body:', 'fit', 'def')
     assert unbroken('a .95 [.9, 1.0], +.1 [-.2, +.3] x') == 'a .95\xa0[.9,\xa01.0], +.1\xa0[-.2,\xa0+.3] x'
     assert unbroken('95 % of `5 % 3`\n```\n5 % 3\n```') == '95\xa0% of `5 % 3`\n```\n5 % 3\n```'
+    assert api_entry('*n / (C * n_c)*\n**b**') == '*n / (C \\* n_c)*\n**b**'
+    assert api_entry('w:NoneType=None, # weights') == 'w=None, # weights'
     assert api_entry('### A.__repr__') == '## `A.__repr__` {#a.__repr__ .api}'
 
 
@@ -351,6 +357,20 @@ def test_page_shows_what_the_notebook_shows(built, pages, path):
     assert set(titles) <= {a.get_text() for a in soup.select('.sidebar-tree a')}
     contents = {a.get_text() for a in soup.select('.toc-tree a')}
     assert {h.get_text().rstrip('¶') for h in article.find_all(['h2', 'h3'])} <= contents
+
+
+def test_chapters_come_as_one_file(built):
+    with ZipFile(built[1]/'notebooks.zip') as z:
+        found = {n: json.loads(z.read(n)) for n in z.namelist()}
+    assert sorted(found) == sorted(f'bn_imbalance/{p.relative_to(nbs)}' for p in notebooks if p.parent.name in COURSE)
+    assert not any(c.get('outputs') for nb in found.values() for c in nb['cells'])
+
+
+def test_api_pages_name_the_chapters_that_use_them(built, pages):
+    shown = lambda name: pages[built[1]/f'{name}.html'].find('article').get_text()
+    assert re.search(r'Used in chapter 1, .*chapter 8, .*appendix G', shown('core'))
+    assert 'Used in chapter 7.' in shown('find/search') and 'Used in' not in shown('report/html')
+    assert 'Version 0' in shown('index')
 
 
 def test_every_public_symbol_is_on_a_page(pages):

@@ -30,6 +30,8 @@ def api_entry(text):
     def heading(m): # underscores would be bold
         return f'## {f"`{m[1]}`" if "__" in m[1] else m[1]} {{#{m[1].lower()} .api}}'
     text = re.sub(r'^### (\S+)$', heading, text, flags=re.M)
+    text = re.sub(r'^\*(?!\*)(.+)\*$', lambda m: '*' + m[1].replace('*', r'\*') + '*', text, flags=re.M) # a docstring
+    text = text.replace(':NoneType=None', '=None')
     return re.sub(r'^```python\ndef ([A-Z].*?)(->None)?:\n```', r'```python\nclass \1\n```', text, flags=re.M|re.S)
 
 
