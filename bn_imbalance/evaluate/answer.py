@@ -109,7 +109,7 @@ def _take(lb, standing, better):
     out = f'{(limit := _unreached(lb))}{name}.'
     if not limit and 'plain' in lb.names and lb.n > 1:
         if r == 'plain': out = 'plain: no remedy is seen to be better than plain training.'
-        elif better[r] < .95: out = f'{name}, though plain training may be {"as good" if better[r] > .5 else "better"}.'
+        elif better[r] < .95: out = f'{name}, though plain training may be {"as good" if better[r] > 1/3 else "better"}.'
     if near: out += f' Practically as good: {join_names(near, 4)}.{_reason(lb, near)}'
     return out + (f' Too close to call: {join_names(unsure, 4)}.' if unsure else '')
 
@@ -120,7 +120,7 @@ def _sure(lb, better, optimism):
     if (p := better[r]) == p:
         out.append(f'{r} is better than plain training with probability '
                    f'{"over 99 %" if p > .99 else "under 1 %" if p < .01 else f"{p:.0%}".replace("%", " %")}.')
-        if p < .5 and r == 'blend': out.append('Still, the blend was better on other image sets; --seeds 20 tells more.')
+        if r == 'blend' and p < 1/3: out.append('Still, the blend was better on other image sets; --seeds 20 tells more.')
     if optimism and optimism >= lb.equivalent/10:
         out.append(f'It was chosen as the best of {len(lb.names)}, so its {measure_word(lb.goal)} is probably '
                    f'{digits(optimism, 2)} worse than it looks.')

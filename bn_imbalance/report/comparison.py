@@ -95,9 +95,8 @@ def _recipes_section(lb, runs):
 def _leaderboard_section(lb, runs):
     docs = {r.recipe: r.doc for r in runs if r.doc}
     return folded('Differences, run by run; what each recipe does', table_html(leaderboard_text(lb)),
-        note('Brackets hold 95 % intervals. F1 is that of the minority on the test set, at argmax unless a '
-             'threshold is named; F1, rare: if the minority were as rare on the test set as on validation. '
-             'Won: fraction of seeds on which the recipe was first. Rank: its mean rank.'),
+        note('Brackets hold 95 % intervals. F1 without a prevalence: of the minority on the test set as it is, at '
+             'argmax. Won: fraction of seeds on which the recipe was first. Rank: its mean rank.'),
         *[P(Code(r), ' ', docs[r]) for r in lb.names if r in docs])
 
 # %% ../../nbs/report/03_comparison.ipynb #d5ac70ee

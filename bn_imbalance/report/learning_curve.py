@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 # %% ../../nbs/report/05_learning_curve.ipynb #de228202
 @dataclass
 class Curve:
-    "A learning curve by what a goal measures: F1 at argmax, or a metric of `evaluate_at`"
+    "A learning curve by what a goal measures, see `evaluate_at`"
     table:pd.DataFrame # a row per run: n, data, recipe, seed, value, recall, tested (rare images)
     goal:Goal=Goal()   # with its prevalence
 
