@@ -208,7 +208,8 @@ def _faults(errors, paths): # a line per kind of fault, or per image if there ar
 
 def _why_missing(path): # a hint, or ''
     if re.search(r'(^|/)[A-Za-z]:/', path): return ' Those are of a Windows machine: make them relative to the table.'
-    if os.path.lexists(unquote(path)): return ' They are escaped as in an address (%20): write them as the files are called.'
+    if os.path.lexists(unquote(path)):
+        return ' They are escaped as in an address (%20): write them as the files are called.'
     if '/~/' in f'/{path}': return ' A table knows no ~: name the folder.'
     near = sorted(o.name for o in Path(path).parent.glob(f'{glob.escape(Path(path).name)}.*'))
     return f' Without the suffix? There is {near[0]}.' if near else ''

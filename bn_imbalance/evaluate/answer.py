@@ -109,7 +109,8 @@ def _take(lb, standing, better):
     out = f'{(limit := _unreached(lb))}{name}.'
     if not limit and 'plain' in lb.names and lb.n > 1:
         if r == 'plain': out = 'plain: no remedy is seen to be better than plain training.'
-        elif better[r] < .95: out = f'{name}, though plain training may be {"as good" if better[r] > 1/3 else "better"}.'
+        elif better[r] < .95:
+            out = f'{name}, though plain training may be {"as good" if better[r] > 1/3 else "better"}.'
     if near: out += f' Practically as good: {join_names(near, 4)}.{_reason(lb, near)}'
     return out + (f' Too close to call: {join_names(unsure, 4)}.' if unsure else '')
 
@@ -120,7 +121,8 @@ def _sure(lb, better, optimism):
     if (p := better[r]) == p:
         out.append(f'{r} is better than plain training with probability '
                    f'{"over 99 %" if p > .99 else "under 1 %" if p < .01 else f"{p:.0%}".replace("%", " %")}.')
-        if r == 'blend' and p < 1/3: out.append('Still, the blend was better on other image sets; --seeds 20 tells more.')
+        if r == 'blend' and p < 1/3:
+            out.append('Still, the blend was better on other image sets; --seeds 20 tells more.')
     if optimism and optimism >= lb.equivalent/10:
         out.append(f'It was chosen as the best of {len(lb.names)}, so its {measure_word(lb.goal)} is probably '
                    f'{digits(optimism, 2)} worse than it looks.')
@@ -138,13 +140,14 @@ def _few(run, rare):
     subjects = len(np.unique(tested[y])) if tested is not None and run.data.get('grouped') else len(y)
     if n < 5: # exact: if all of n are found, the lower end of Clopper and Pearson's 95 % interval
         now, then = (percent(.025**(1/k)) for k in (n, n + 5))
-        yield (f'Only {n} images are {rare}. Even if all {n} are found, the recall may be as low as {now}; with five more, '
-               f'{then}. Label more; bn-find says which to look at.')
+        yield (f'Only {n} images are {rare}. Even if all {n} are found, the recall may be as low as {now}; with five '
+               f'more, {then}. Label more; bn-find says which to look at.')
     elif n < 30:
         yield (f'Only {n} images are {rare}: a few more may change the answer. Label more; bn-find says which to look '
                'at.')
     elif subjects < 10:
-        yield f'The {rare} images of a test set show {subjects} subjects. Add other subjects, not more images of these.'
+        yield (f'The {rare} images of a test set show {subjects} subjects. Add other subjects, not more images of '
+               'these.')
 
 def _beware(lb, run, rare, rest, findings):
     "Sentences, the worst first"
@@ -164,7 +167,8 @@ def _beware(lb, run, rare, rest, findings):
                'Ask for more.')
     if p and not lb.asked.prevalence:
         where = known_prevalences(run).get(p, 'the data') if run else 'the data'
-        yield f'How common {rare} images will be is not known; {percent(p)} is assumed, as in {where}. Set --prevalence.'
+        yield (f'How common {rare} images will be is not known; {percent(p)} is assumed, as in {where}. '
+               'Set --prevalence.')
 
 # %% ../../nbs/evaluate/07_answer.ipynb #df5ce1bc
 @dataclass
