@@ -40,7 +40,8 @@ def tuned(runs, goal):
     return runs, rank_recipes(runs, goal), trials
 
 
-@pytest.mark.parametrize('goal,label', [(Goal(), 'F1, 50 % rare'), (COSTS, 'cost per 1000, 1 % rare'), (SHARE, 'F1, 1 % rare'),
+@pytest.mark.parametrize('goal,label', [(Goal(), 'F1, 50 % rare'), (COSTS, 'cost per 1000, 1 % rare'),
+                                        (SHARE, 'F1, 1 % rare'),
                                         (RECALL, 'precision at the recall 0.9, 1 % rare')])
 def test_tuning_is_told_by_what_counts(tries, goal, label):
     runs, lb, trials = tuned(tries, goal)

@@ -219,7 +219,8 @@ def test_processed_notebook(built, path):
                 pixels = int.from_bytes(base64.b64decode(''.join(data['image/png']))[16:20], 'big')
                 assert out['metadata']['image/png'] == {'width': pixels//2}
         assert 'out-width' not in ''.join(c['source'])
-    captions = [m for c in cells for m in re.findall(r'^#\| fig-cap: "Figure (\w+)\.(\d+): ', ''.join(c['source']), re.M)]
+    figure = re.compile(r'^#\| fig-cap: "Figure (\w+)\.(\d+): ', re.M)
+    captions = [m for c in cells for m in figure.findall(''.join(c['source']))]
     numbered = [c for c in cells if path.parent.name in COURSE and pictured(c)]
     assert captions == [(head['title'].split()[0], str(k + 1)) for k in range(len(numbered))]
     bare = lambda source: re.sub(r'^#\|.*\n?', '', ''.join(source), flags=re.M).strip()
@@ -230,7 +231,8 @@ def test_processed_notebook(built, path):
 def test_page_follows_the_address_of_the_project(monkeypatch):
     import page as _docs
     def page(**address):
-        cfg = AttrDict(dict(git_url='', doc_host='', doc_baseurl='/', branch='main', nbs_path=nbs, version='1') | address)
+        cfg = dict(git_url='', doc_host='', doc_baseurl='/', branch='main', nbs_path=nbs, version='1')
+        cfg = AttrDict(cfg | address)
         monkeypatch.setattr(_docs, 'get_config', lambda: cfg)
         nb = read_nb(an_api_page)
         home = f'{cfg.doc_host}{cfg.doc_baseurl.rstrip("/")}/'
