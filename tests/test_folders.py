@@ -360,8 +360,8 @@ def test_a_folder_that_changes_while_it_is_read(tmp_path, monkeypatch, change, l
 
 def test_an_image_that_changes_before_it_is_used(tmp_path):
     "Its features would be stored for another image"
-    data = read_data(root := classes(tmp_path/'images', n=(6, 5)))
-    s = load_settings(arch='resnet18', weights='random', size=32)
+    data = read_data(root := classes(tmp_path/'images', n=(6, 5), start=7000))
+    s = load_settings(arch='resnet18', weights='random', size=40)
     image(4242).save(root/'good'/'003.png')
     with pytest.raises(BadInput, match='003.png: has changed since'): backbone_features(data.items, s)
     (root/'good'/'003.png').unlink()
