@@ -375,7 +375,7 @@ _DCT = np.cos(np.pi*np.outer(_k[:16], _k + .5)/64) # the lowest 16 of 64 frequen
 def perceptual_hash(im)->tuple: # 64 hexadecimal digits, '' for an image of one color; 16x16 grays
     "256 bits that nearly stay when an image is saved again or resized, and a tiny version of it"
     if max(im.size) > 1024: im = im.resize((512, 512), Image.Resampling.NEAREST) # it is quick
-    im = im.convert('L').resize((64, 64), Image.Resampling.BICUBIC)
+    im = im.convert('L').resize((64, 64), Image.Resampling.LANCZOS)
     dark, bright = im.getextrema()
     if bright - dark < 4: return '', bytes(256)
     low = _DCT @ np.asarray(im, float) @ _DCT.T

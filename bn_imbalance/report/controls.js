@@ -233,7 +233,7 @@ function start(data, root) {
     part('waffle').innerHTML = waffle(dots(...['found', 'missed', 'alarms'].map(k => it[k][0])), escaped)
     part('board').innerHTML = `<thead><tr><th scope="col">recipe</th><th scope="col">${metric.label}</th>` +
       data.columns.map(m => `<th scope="col">${m.label}</th>`).join('') + '</tr></thead><tbody>' +
-      rows.map(r => `<tr data-value="${r.value.join(' ')}"${r === first || r.tied ? ' class="tied"' : ''}><th scope="row">${r.name}</th>${cell(r, 'value')}` +
+      rows.map(r => `<tr data-value="${r.value.map(v => Math.min(Math.max(v, 0), goal.kind === 'cost' ? Infinity : 1)).join(' ')}"${r === first || r.tied ? ' class="tied"' : ''}><th scope="row">${r.name}</th>${cell(r, 'value')}` +
       data.columns.map(m => cell(r, m.name)).join('') + '</tr>').join('') + '</tbody>'
     draw(goal, prevalence, rows)
   }
