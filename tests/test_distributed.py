@@ -294,7 +294,9 @@ def test_everything_is_killed_and_gone_on_with(saved, images, tmp_path):
     assert len(family) > 3
     p.kill()
     p.communicate()
-    def lives(o): return o.is_running() and o.status() != psutil.STATUS_ZOMBIE # where nobody reaps the dead
+    def lives(o):
+        try: return o.is_running() and o.status() != psutil.STATUS_ZOMBIE # where nobody reaps the dead
+        except psutil.NoSuchProcess: return False # gone in between
     wait_for(lambda: not any(map(lives, family)), None) # no worker outlives it
     kept = written(tmp_path)
     p = started(saved, images, f'onedisk://{tmp_path}/out.csv', 'ray')
