@@ -3,7 +3,7 @@
     python benchmarks/advice.py PLANTVILLAGE TILES FIELD_SETS --out advice
 
 Each set is divided by subjects into images that are known and a field part. Of the known ones 500 of the majority and
-12, 30 or 100 of the minority are taken, compared as bn-compare does, and each recipe is trained on all of them as
+12, 30 or 100 (--rare) of the minority are taken, compared as bn-compare does, and each recipe is trained on all of them as
 bn-fit does. Then the field part is predicted. Margins go to sub-folders of --out, one file for each training, where a
 stopped run goes on; the table goes to bn_imbalance/results/advice.csv, a row per case, goal and recipe:
 
@@ -42,7 +42,7 @@ from bn_imbalance.metrics import best_threshold, margin, prevalence_weights
 from bn_imbalance.recipes.registry import get_recipes
 from bn_imbalance.training.run import blend_runs, run_together
 
-RARE, MAJORITY, DRAWS = (12, 30, 100), 500, 3
+MAJORITY, DRAWS = 500, 3
 RECIPES = [r for r in get_recipes('usual, logistic_regression:C=0.01, final_bn+padim, lda, ridge, padim')
            if not r.adjust_logits and not r.blend_of] # moved thresholds are thresholds of our own here
 BLEND, = get_recipes('blend')
@@ -57,7 +57,8 @@ def sources(plantvillage, tiles, field_sets):
     plants = {p.split(',')[0].lower(): (plantvillage, f'{p}___*', f'{p}___healthy')
               for p in ('Apple', 'Pepper,_bell', 'Tomato')}
     field = {p.parent.name: (p, 'rare', 'ordinary') for p in sorted(Path(field_sets).glob('*/items.csv'))}
-    return plants | field | dict(leaves=('leaves',), elpv=('elpv',), tiles=(tiles, 'MT_*', 'MT_Free'))
+    return plants | field | dict(leaves=('leaves',), elpv=('elpv',), tiles=(tiles, 'MT_*', 'MT_Free'),
+                                 scab=(plantvillage, 'Apple___Apple_scab', 'Apple___Black_rot,Apple___Cedar_apple_rust'))
 
 
 def divided(data, rare, draw):
@@ -187,11 +188,15 @@ def main(
     runs:int=3,        # runs per recipe, as --seeds of bn-compare
     draws:int=DRAWS,   # known images and field part, drawn anew
     first:int=0,       # the first of these draws
+    rare:str='12,30,100', # known images of the minority, at most
+    sets:str='',       # only these data sets (comma-separated); the yardstick's ten when empty
+    table:str='advice.csv', # among the stored results
     only_table:bool=False # of what has been computed; train nothing
 ):
     "What following the advice costs"
     read = sources(plantvillage, tiles, field_sets)
-    cases = [(name, rare, draw) for draw, rare, name in product(range(first, draws), RARE, read)]
+    names = sets.split(',') if sets else [o for o in read if o != 'scab'] # which nobody had seen
+    cases = [(name, n, draw) for draw, n, name in product(range(first, draws), map(int, rare.split(',')), names)]
     if only_table:
         need = ['final', *map(str, range(runs))]
         folders = [Path(out)/f'{name}-{draw}-{rare}' for name, rare, draw in cases]
@@ -201,7 +206,7 @@ def main(
             done = ex.map(partial(collect, out, read, runs), cases)
             folders = [p for p in tqdm(done, total=len(cases), unit='case') if p]
     t = pd.DataFrame([row for p in folders for row in rows_of(p, runs)])
-    stored = stored_results()/'advice.csv'
+    stored = stored_results()/table
     if stored.exists(): # what is stored of other cases stays
         old, key = pd.read_csv(stored), ['data', 'rare', 'draw', 'runs']
         mine = pd.MultiIndex.from_frame(t[key])
