@@ -121,3 +121,14 @@ def test_numbers_are_found(tmp_path):
     path = tmp_path/'a.ipynb'
     path.write_text('{"cells": [{"cell_type": "markdown", "metadata": {}, "source": ["%s"]}]}' % text)
     assert typed(path) == {'.95', '1.5', '4.6', '.1', '.2'}
+
+
+def test_the_advice_on_the_home_page():
+    "What it costs on classes seen last, and what the first of the leaderboard costs"
+    t = pd.read_csv(stored_results()/'advice_more.csv').query('goal == "2 %, 20:1"')
+    cost = t.assign(last=t.data == 'scab').groupby(['last', 'recipe']).value.mean().round().astype(int)
+    last, many = (cost[k] for k in (True, False))
+    text = ' '.join(' '.join(c.source for c in read_nb(nbs/'index.ipynb').cells).split())
+    assert (f'it costs {last.blend}, final batch norm alone {last.final_bn}, that logistic regression '
+            f'{last["logistic_regression:C=0.01"]}.') in text
+    assert f'{many["first"]} against {many.recommended}.' in text
