@@ -8,7 +8,8 @@ bn-fit does. Then the field part is predicted. Margins go to sub-folders of --ou
 stopped run goes on; the table goes to bn_imbalance/results/advice.csv, a row per case, goal and recipe:
 
 value          in the field: cost per 1000 images, F1, or precision at the recall
-best_threshold the same with the best threshold that the field allows (costs only)
+best_threshold the same with the best threshold that the field allows, known in hindsight (costs only)
+half_threshold with one chosen on half of the field's subjects, judged on the others; mean of ten halves, both ways
 auroc          in the field
 promised, low, high: what the model's card says of the value (some recipes only)
 holds_...      does the card's 95 % interval hold what comes in the field?
@@ -111,6 +112,7 @@ class Case:
     def __init__(self, folder, n):
         final, self.runs, rows = np.load(folder/'final.npz'), [], []
         names, y, group = final['names'].tolist(), final['y'].astype(int), final['group']
+        self.fgroup = final['fgroup']
         self.fy, self.fm = final['fy'].astype(int), dict(zip(names, final['fm'].T.astype(float)))
         about = dict(name=folder.name, protocol='all', minority=['rare'], majority=['ordinary'], source='',
                      fingerprint='')
@@ -152,6 +154,18 @@ def worth(goal, y, m, threshold):
     return outcome(goal, goal.prevalence, *rates)[name]
 
 
+def by_halves(goal, y, m, group):
+    "What a threshold gives that was chosen with labels from the field, on other subjects than those it is judged on"
+    out = []
+    for k in range(10):
+        here = (np.random.default_rng(k).random(group.max() + 1) < .5)[group]
+        for a, b in (here, ~here), (~here, here):
+            if not 0 < y[a].sum() < len(y[a]) or not 0 < y[b].sum() < len(y[b]): continue
+            t = best_threshold(y[a], m[a], prevalence_weights(y[a], goal.prevalence), goal.score)
+            out.append(worth(goal, y[b], m[b], t))
+    return np.mean(out)
+
+
 def rows_of(folder, n):
     "All rows of a case"
     case, (name, draw, rare) = Case(folder, n), folder.name.rsplit('-', 2)
@@ -163,6 +177,7 @@ def rows_of(folder, n):
             row = dict(value=worth(goal, case.fy, m, d.threshold), auroc=roc_auc_score(case.fy, m))
             if goal.cost_miss:
                 row['best_threshold'] = worth(goal, case.fy, m, best_threshold(case.fy, m, w, goal.score))
+                if recipe in PROMISED: row['half_threshold'] = by_halves(goal, case.fy, m, case.fgroup)
             if recipe in PROMISED and goal.metric.name in ('cost', 'f1'):
                 said = performance(evaluate_decision(case.oof[recipe], goal), goal, d.prevalences)
                 row |= dict(zip(('promised', 'low', 'high'), said[goal.metric.name]))
