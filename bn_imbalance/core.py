@@ -122,7 +122,9 @@ def _expected(typ):
     return f'{kind} from {within.low} to {within.high}'
 
 # %% ../nbs/00_core.ipynb #pkgfile1
-def package_file(name:str)->Path:
+def package_file(
+    name:str # from the folder of the package
+)->Path:
     "A file or folder that comes with the package, such as `settings.ini`"
     return Path(find_spec('bn_imbalance').origin).parent/name
 

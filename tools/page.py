@@ -35,9 +35,9 @@ def api_entry(text):
     return re.sub(r'^```python\ndef ([A-Z].*?)(->None)?:\n```', r'```python\nclass \1\n```', text, flags=re.M|re.S)
 
 
-def unbroken(text):
-    "No line ends inside `.95 [.93, .97]` or `95 %`; code stays as it is"
-    spaces = r'(?<=\d) (?=\[[-+−.\d]+, )|(?<=\d,) (?=[-+−.\d]+\])|(?<=\d) (?=%)'
+def unbroken(text, table=False):
+    "No line ends inside `.95 [.93, .97]` (in a table before the bracket) or `95 %`; code stays as it is"
+    spaces = r'(?<=\d,) (?=[-+−.\d]+\])|(?<=\d) (?=%)' + (r'|(?<=\d) (?=\[[-+−.\d]+, )' if not table else '')
     return re.sub(rf'(```.*?```|`[^`\n]+`)|{spaces}', lambda m: m[1] or '\xa0', text, flags=re.S)
 
 
@@ -136,7 +136,7 @@ class Page(Processor):
             data = out.get('data', {})
             if 'text/html' in data: # as Markdown: beside HTML, Quarto loads jQuery and RequireJS from elsewhere
                 html = re.sub(r'<style scoped>.*?</style>|\n\s*(?=\n)', '', ''.join(data.pop('text/html')), flags=re.S)
-                data['text/markdown'] = f'```{{=html}}\n{unbroken(one_head(html)).strip()}\n```'
+                data['text/markdown'] = f'```{{=html}}\n{unbroken(one_head(html), table=True).strip()}\n```'
             if 'text/markdown' in data:
                 data['text/markdown'] = unbroken(api_entry(self._mend(''.join(data['text/markdown']))))
             if 'image/png' in data: # matplotlib's pixels are half of a page's

@@ -37,7 +37,10 @@ class Source:
 
 SOURCES = {} # name -> `Source`
 
-def register_source(name:str, source:Source):
+def register_source(
+    name:str,     # letters, digits, underscores, hyphens
+    source:Source # with `locate`, or with an address to fetch from
+):
     "Make a data set known by its name everywhere; without `locate`, where `bn-data fetch` puts it"
     if not re.fullmatch(r'\w[\w-]*', name):
         raise BadInput(f'source {name}: expected a name such as my_images.')

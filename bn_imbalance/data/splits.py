@@ -89,7 +89,11 @@ def stratified_split(items, s, seed):
     return items.assign(split=split)
 
 # %% ../../nbs/data/07_splits.ipynb #d368d2b9
-def given_split(items, s=None, seed=0):
+def given_split(
+    items:pd.DataFrame, # with a column `given`: train, valid or test
+    s:Settings=None,    # not used: for `draw_split`
+    seed:int=0          # which validation images are drawn, if none are given
+)->pd.DataFrame: # as of `draw_split`
     "The user's own split, whatever the seed; validation images are drawn from training if there are none"
     if 'given' not in items:
         raise BadInput('there is no split of yours that can be used. Give a column split, or folders '

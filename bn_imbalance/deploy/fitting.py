@@ -56,7 +56,7 @@ def plain_head(head): # with a dropout of its own instead of one shared by heads
 def check_portable(
     recipe:Recipe,  # to be deployed
     s:Settings,     # arch, size, head
-    n_classes:int=2
+    n_classes:int=2 # outputs of the network
 ):
     "Raise `BadInput` if a model of this recipe could not be saved"
     recipe = for_network(recipe, s)

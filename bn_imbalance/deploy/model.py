@@ -267,7 +267,9 @@ def save(self:Model,
 def _storable(o): # any text but control characters, line ends and bytes that are no UTF-8
     return not any(unicodedata.category(c) in ('Cc', 'Cs', 'Zl', 'Zp') for c in o)
 
-def check_names(names):
+def check_names(
+    names # of classes
+):
     "Raise `BadInput` if a model cannot store a name and be read again"
     if odd := [ascii(o) for o in names if not _storable(o) or len(o) > 999]:
         raise BadInput(f'{odd[0]:.200}: a model cannot store a name with line ends, control characters or '

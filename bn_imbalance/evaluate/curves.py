@@ -34,7 +34,7 @@ def power_law(
 def extrapolate(
     t:pd.DataFrame, # columns n, seed, error: a learning curve of one recipe
     at,             # numbers of examples (k,)
-    draws=300
+    draws=300       # resamples of the seeds
 )->np.ndarray: # mean, low, high: 95 % (3, k)
     "The error at other sizes; the interval knows the seeds, not whether the law holds"
     rng, wide = np.random.default_rng(0), t.pivot(index='n', columns='seed', values='error').dropna(axis=1)

@@ -123,13 +123,28 @@ def _noting(odd, results): # results that come with what was noticed
         add_odd({} if odd is None else odd, more)
         yield from result
 
-def ray_predictions(model:Model, paths, bs:int=32, span='', odd=None, workers:int=None, device:str=None):
+def ray_predictions(
+    model:Model,      # of `load_model`
+    paths,            # of images
+    bs:int=32,        # images at once
+    span='',          # gray values, see `Settings.range`
+    odd:dict=None,    # gets what is unlike training, see `odd_texts`
+    workers:int=None, # see `in_order`
+    device:str=None   # `cpu` or `cuda`
+):
     "As `predictions`, without pixels: on many workers, see `in_order`"
     pieces = _pieces(paths, PIECE*bs)
     tables = _noting(odd, in_order(_predictor, (model, bs, span), pieces, workers, device))
     return ((t, None) for t in tables)
 
-def ray_embed(paths, embedder:Embedder, bs:int=32, odd=None, workers:int=None, device:str=None):
+def ray_embed(
+    paths,             # of images
+    embedder:Embedder, # what computes features
+    bs:int=32,         # images at once
+    odd:dict=None,     # gets what is unlike training, see `odd_texts`
+    workers:int=None,  # see `in_order`
+    device:str=None    # `cpu` or `cuda`
+):
     "As `embed`: on many workers, see `in_order`"
     pieces = _pieces(paths, PIECE*bs)
     yield from _noting(odd, in_order(_embedder, (embedder, bs), pieces, workers, device))

@@ -98,7 +98,9 @@ _WELCOME = ('<!doctype html><title>Welcome</title><link rel="icon" href="data:,"
 _USED = ('This address has been used, or is not complete. Start the program again, or ask somebody '
          'who has the page open for another one.')
 
-def gate(access):
+def gate(
+    access:AccessControl # who may come in
+):
     "Middleware: nothing is answered without a cookie"
     from starlette.middleware import Middleware
     from starlette.middleware.base import BaseHTTPMiddleware
@@ -173,7 +175,7 @@ def _label_html(q, begin, tools):
 class LabelServer:
     "What the page works on: a queue, and functions for heat maps and new rounds"
     def __init__(self,
-        q:Queue,
+        q:Queue,              # images to label
         heat:Callable=None,   # path of an image -> JPEG
         retrain:Callable=None # queue -> message; adds a round
     ):
@@ -323,7 +325,15 @@ def _listening(port):
     return sock
 
 # %% ../../nbs/find/03_labelling.ipynb #l0000038
-def run_app(make_app, says, port, names, address=None, wait=True, **access):
+def run_app(
+    make_app:Callable, # access -> app
+    says:str,          # below the addresses
+    port:int,          # 0: any that is free
+    names,             # of the people invited
+    address:str=None,  # where a proxy shows the page
+    wait:bool=True,    # until it is stopped
+    **access           # more for `AccessControl`
+): # uvicorn's server
     "Serve what `make_app` makes of an `AccessControl`; prints an address for each of `names`"
     sock = _listening(port)
     port = sock.getsockname()[1]

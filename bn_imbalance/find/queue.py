@@ -115,7 +115,7 @@ def new_queue(
 def _bytes(text): return text.encode('utf-8', 'surrogateescape')
 
 def add_round(
-    q:Queue,
+    q:Queue,          # gets the round
     rows:pd.DataFrame # path (not in the queue yet), strategy, score; in the order of review
 )->pd.DataFrame: # all rows
     "Add a round of images to those of earlier rounds"

@@ -18,7 +18,9 @@ with quiet_import():
 PARTS = 'head', 'loss', 'sampler', 'mix', 'augment', 'fit_head', 'adjust_logits'
 
 # %% ../../nbs/recipes/00_base.ipynb #8722f500
-def cross_entropy(counts): return CrossEntropyLossFlat()
+def cross_entropy(
+    counts # of the classes in training: not used here
+): return CrossEntropyLossFlat()
 
 @dataclass(frozen=True)
 class Recipe:

@@ -50,7 +50,9 @@ def curve_text(c)->pd.DataFrame:
     return t[c.names].rename_axis(index='subjects', columns=None)
 
 # %% ../../nbs/report/05_learning_curve.ipynb #0fcd574b
-def plot_curve(c:Curve)->Figure:
+def plot_curve(
+    c:Curve # of `learning_curve`
+)->Figure:
     "Learning curves: runs, means, and power laws up to twice the largest size"
     (fig, ((ax,),)), t, sizes = axes(w=8, h=4), c.table, np.sort(c.table.n.unique())
     far = np.geomspace(sizes[0], 2*sizes[-1], 50)

@@ -22,7 +22,9 @@ with quiet_import():
 # %% ../../nbs/training/00_loaders.ipynb #8ccca778
 class OpenImage(Transform):
     "Read an image file; `span`: see `Settings.range`"
-    def __init__(self, span=''): self.span = parse_range(span)
+    def __init__(self,
+        span='' # as `Settings.range`: gray values that become black and white
+    ): self.span = parse_range(span)
     def encodes(self, path)->PILImage: return PILImage(read_image(path, span=self.span))
 
 def _by_column(split): return [np.flatnonzero(split.split == part) for part in SPLITS]
