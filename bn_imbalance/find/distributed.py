@@ -123,6 +123,7 @@ def _noting(odd, results): # results that come with what was noticed
         add_odd({} if odd is None else odd, more)
         yield from result
 
+# %% ../../nbs/find/04_distributed.ipynb #raypred1
 def ray_predictions(
     model:Model,      # of `load_model`
     paths,            # of images
