@@ -6,9 +6,8 @@
 __all__ = ['bn_compare', 'bn_ablate', 'bn_data', 'bn_report', 'bn_fit', 'bn_predict', 'bn_find', 'bn_serve', 'bn_export']
 
 # %% ../nbs/90_cli.ipynb #a85663e0
-from .core import (
-    BadInput, Settings, check_arch, ignore_warnings, load_settings, named_settings, package_file,
-    suggest, worker_context)
+from .core import (BadInput, Settings, check_arch, ignore_warnings, load_settings,
+    named_settings, package_file, suggest, worker_context)
 from .data.sources import SOURCES, check_source
 import configparser, os, re, shlex, shutil, sys, textwrap
 from collections import Counter
@@ -688,9 +687,8 @@ def _search(data, images, n, strategy, recipe, compare, out, flags):
     if not model: check_source(data)
     from bn_imbalance.deploy.fitting import recommended_recipe
     from bn_imbalance.deploy.predict import find_images, noticed
-    from bn_imbalance.find.search import (
-        STRATEGIES, check_searchable, found_text, next_round, round_text, search_with_data,
-        search_with_model, start_search, write_labels)
+    from bn_imbalance.find.search import (STRATEGIES, check_searchable, found_text, next_round,
+        round_text, search_with_data, search_with_model, start_search, write_labels)
     from bn_imbalance.models.backbones import usable_device
     if strategy not in STRATEGIES:
         raise BadInput(f'--strategy {strategy}: unknown. {suggest(strategy, STRATEGIES)}')

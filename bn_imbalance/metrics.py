@@ -130,8 +130,7 @@ def register_metric(metric:Metric)->Metric: # the same
     name = metric.name
     if METRICS.get(name, metric).label != metric.label:
         raise BadInput(f'a metric {name} exists already.')
-    if not name.isidentifier():
-        raise BadInput(f'metric {name}: expected a name such as my_metric.')
+    if not name.isidentifier(): raise BadInput(f'metric {name}: expected a name such as my_metric.')
     if metric.format not in _FORMATS:
         raise BadInput(f'metric {name}: format = {metric.format}: expected ratio or count.')
     METRICS[name] = metric
@@ -265,10 +264,7 @@ def interval_text(
     out = ('+' if sign and mean > 0 else '') + text(mean)
     return out if low == high else f'{out} [{text(low)}, {text(high)}]'
 
-def range_text(
-    mean, low, high, # numbers
-    most=np.inf      # what is possible; the least is 0
-)->str: # `17 (15 to 19)`; the mean alone if all three are equal
+def range_text(mean, low, high, most=np.inf)->str: # the mean alone if all are equal
     "The same for sentences, in as many digits as the interval supports"
     low, mean, high = (min(max(x, 0.), most) for x in (low, mean, high))
     half = (high - low)/2
@@ -298,11 +294,7 @@ def paired_difference(a, b)->tuple[float, float, float]: # mean of a - b, low, h
     return mean_interval(np.asarray(a, float) - np.asarray(b, float))
 
 # %% ../nbs/01_metrics.ipynb #bbe20ccf
-def rate_interval(
-    found:float,    # how many were counted; a mean over seeds need not be whole
-    n:int,          # of how many
-    level:float=.95 # coverage
-)->tuple[float, float]: # low, high
+def rate_interval(found:float, n:int, level:float=.95)->tuple[float, float]: # low, high
     "Clopper and Pearson's interval of a rate"
     a = (1 - level)/2
     return (float(betaincinv(found, n - found + 1, a)) if found > 0 else 0.,

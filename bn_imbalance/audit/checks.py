@@ -11,9 +11,8 @@ from ..metrics import rate_interval
 from ..data.copies import MAX_PAIRS, copy_pairs, join_copies, linked, sure_pairs
 from ..data.formats import n_pages, parse_range, range_text, split_page
 from ..data.images import check_images, in_threads, open_image, orientation, texts, to_rgb
-from bn_imbalance.data.items import (
-    Data, as_data, as_multiclass, decide_range, each_page, large_note, pool_classes, read_items,
-    settled_split, targets)
+from ..data.items import (Data, as_data, as_multiclass, decide_range, each_page,
+    large_note, pool_classes, read_items, settled_split, targets)
 from ..data.sources import source_text, default_classes
 from ..data.splits import draw_split
 from .shortcuts import shortcut_table, shortcut_texts
@@ -94,8 +93,7 @@ def _read(data, minority, majority, size, pages='first', span=''):
     bad = checked.error != ''
     why = [f'{n}: {e.removeprefix(f"{p}: ")}'
            for n, p, e in zip(items.name[bad], items.path[bad], checked.error[bad])]
-    if bad.all():
-        raise BadInput(f'{data}: none of its {len(items)} images can be read. {why[0]}')
+    if bad.all(): raise BadInput(f'{data}: none of its {len(items)} images can be read. {why[0]}')
     good = items[~bad].reset_index(drop=True)
     n = {k: o.label.value_counts().reindex(texts(names), fill_value=0)
          for k, o in (('images', good), ('unreadable', items[bad]))}
@@ -229,7 +227,6 @@ def _check_leaks(c, found):
     if n and (leak := _shared(it, 'subject').mean()):
         text += f', and {leak:.0%} of the test images show one from training: the test is too easy'
     c.add('warning', f'{text}. bn-data check --groups FILE writes these groups to a file: check it '
-                    
                      'and give it instead of the images.', [' and '.join(found.examples)])
 
 # %% ../../nbs/audit/02_checks.ipynb #9886fb65

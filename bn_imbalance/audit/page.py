@@ -66,8 +66,7 @@ def check_text(c:Check, width:int=100)->str: # from `check_data`; characters in 
         t = c.doubtful.set_axis(c.items.name[c.doubtful.index]).rename_axis('image').head(20)
         t = t[['label', 'looks_like', 'probability']].round(2)
         out.append(f'Doubtful labels, the most doubtful first\n{t.to_string()}')
-    if c.effective is not None:
-        out.append(f'Effective number of images\n{c.effective.to_string()}')
+    if c.effective is not None: out.append(f'Effective number of images\n{c.effective.to_string()}')
     if c.tested: out.append(f'Precision of a recall\n{_recall_table(*c.tested).to_string()}')
     return '\n\n'.join(out).encode('utf-8', 'replace').decode()
 

@@ -109,9 +109,8 @@ def _copies_text(items, pairs, same, differ):
     n = [len(set(pairs[o][:, 1])) for o in (same, ~same)]
     kinds = [f'{k} {what}' for k, what in zip(n, ('are copies of others', 'are nearly copies of others')) if k]
     own = '' if 'given' in items else ', and stays in one part of a split'
-    out = [f'Of {len(items)} images {" and ".join(kinds)}, such as '
-           f'{items.path.iloc[pairs[0, 0]]} and {items.path.iloc[pairs[0, 1]]}: each set of copies is one '
-           f'subject{own}.']
+    out = [f'Of {len(items)} images {" and ".join(kinds)}, such as {items.path.iloc[pairs[0, 0]]} '
+           f'and {items.path.iloc[pairs[0, 1]]}: each set of copies is one subject{own}.']
     if (near := ~same & differ).any():
         out.append(f'{near.sum()} pairs that look like copies have two labels: {_listed(items, pairs[near], 3)}.')
     if 'given' in items:

@@ -11,8 +11,7 @@ from .copies import join_copies
 from .formats import (
     n_pages, open_bytes, parse_range, range_text, split_page, usual_range)
 from .images import check_images, file_bytes, texts
-from .sources import (
-    SOURCES, source_text, check_source, source_of, default_classes)
+from .sources import SOURCES, source_text, check_source, source_of, default_classes
 from .tables import class_key, from_csv, from_folder, one_spelling, split_of
 import fnmatch, glob, os, re
 from dataclasses import dataclass, field

@@ -19,9 +19,7 @@ from torch import nn
 # %% ../../nbs/deploy/05_export.ipynb #49eb4c51
 class Deployed(nn.Module):
     "Pixels (n, 3, height, width), 0 to 1 -> logits, calibrated probabilities, both (n, n_classes)"
-    def __init__(self,
-        model:Model # on any device; it is copied
-    ):
+    def __init__(self, model:Model): # it is copied
         super().__init__()
         a, d = model.about['network'], model.decision
         self.net = copy.deepcopy(model.net).cpu().eval()

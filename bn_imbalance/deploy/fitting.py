@@ -19,17 +19,15 @@ from ..evaluate.leaderboard import rank_recipes
 from ..evaluate.runs import Store, read_runs
 from ..evaluate.thresholds import fit_log_odds
 from ..models.anomaly import MarginSum, head_layers
-from bn_imbalance.models.backbones import (
-    cut_backbone, find_backbone, patch_grid, load_network, patch_backbone, pooled_backbone,
-    weights_digest)
+from ..models.backbones import (cut_backbone, find_backbone, patch_grid, load_network,
+    patch_backbone, pooled_backbone, weights_digest)
 from ..recipes.base import Recipe, recipes
 from ..recipes.registry import get_recipes
 from ..training.engine import (
     backbone_learns, choose_engine, finish_head, threads, train, train_heads)
 from ..training.features import backbone_features, patch_features
 from ..training.loaders import TensorDL, read_pixels, split_labels
-from ..training.run import (
-    blend_runs, data_config, for_network, run_config, run_versions)
+from ..training.run import blend_runs, data_config, for_network, run_config, run_versions
 from ..training.stack import SharedDropout
 from ..training.sweep import Execution, compare
 from ..training.tiles import with_tiles

@@ -29,9 +29,7 @@ from scipy.special import expit
 from torch import nn
 
 # %% ../../nbs/deploy/00_model.ipynb #3a20b953
-def describe_head(
-    head:nn.Module # layers in a row, perhaps in Sequentials
-)->list: # [kind, arguments] per layer, JSON
+def describe_head(head:nn.Module)->list: # [kind, arguments] per layer, JSON
     "The layers of a head by name; raises `BadInput` for one that is not `portable`"
     def described(o): return [describe_head(head) for head in o] if isinstance(o, list) else o
     def layer(m):
@@ -42,21 +40,14 @@ def describe_head(
     return [layer(m) for m in head_layers(head)]
 
 # %% ../../nbs/deploy/00_model.ipynb #3a20b954
-def head_inputs(
-    layers:list # from `describe_head`
-)->tuple: # `features`, `patches`, or one for each half of a sum
+def head_inputs(layers:list)->tuple: # `layers` from `describe_head`
     "What a head is given: `features`, `patches` or both"
     kind, args = layers[0]
     if kind == 'MarginSum': return tuple(sorted({o for head in args['heads'] for o in head_inputs(head)}))
     return getattr(PORTABLE[kind][0], 'inputs', ('features',))
 
-def build_network(
-    arch:str,     # torchvision or timm name
-    layers:list,  # from `describe_head`
-    size:int=None, # width and height in pixels of what the network sees at once, for patches or tiles
-    grid:tuple=(1, 1) # rows and columns of tiles
-)->nn.Sequential: # as fastai cuts it: [body, [pooling, head]]; its weights are random
-    "A whole network from its description"
+def build_network(arch:str, layers:list, size:int=None, grid:tuple=(1, 1))->nn.Sequential:
+    "As fastai cuts it: [body, [pooling, head]]; `layers` from `describe_head`, `size` for patches or tiles"
     backbone, pool = cut_backbone(new_network(arch), arch), pooling(arch)
     if 'patches' in head_inputs(layers): backbone, pool = PatchBackbone(backbone, arch, size), nn.Sequential()
     if grid != (1, 1): # what is pooled are the tiles

@@ -83,11 +83,7 @@ def predictions(
         yield t.reindex(columns=COLUMNS), x
 
 # %% ../../nbs/deploy/03_predict.ipynb #noticed1
-def noticed(
-    odd,  # what `decode_for` noticed
-    left, # what `find_images` left out
-    span  # 'LOW,HIGH' of training, or given by the user
-)->list:  # of lines
+def noticed(odd, left, span)->list: # lines; `span` of training, or given by the user
     "What must be said about new images: which files were left out, and what is unlike training"
     return [o for o in (left_text(left),) if o] + odd_texts(odd, parse_range(span))
 

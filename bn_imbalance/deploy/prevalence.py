@@ -148,8 +148,7 @@ def estimate_prevalence(
         raise BadInput(f'{shown}: {len(m)} readable images ({bad} are not). Give at least 20.')
     d, likely = model.decision, prevalence_interval(e, m)
     p = dict(margins=mixture_test(e, e['margin'][:, None], m[:, None], likely[0]))
-    if e['features'].shape[1]:
-        p['features'] = mixture_test(e, e['features'], features, likely[0])
+    if e['features'].shape[1]: p['features'] = mixture_test(e, e['features'], features, likely[0])
     if wrong := [f'their {k} (p = {digits(v, 2)})' for k, v in p.items() if v <= LIMITS[k]]:
         raise BadInput(f'{shown}: no mixture of {" and ".join(model.classes)} as the model knows '
                        f'them, judging by {" and ".join(wrong)}. The prevalence cannot be '

@@ -202,9 +202,7 @@ class Answer:
         return re.sub(r'(?<=\s)--[^\s<]+', r'<span style="white-space:nowrap">\g<0></span>', html)
     def __repr__(self): return self.text()
 
-def kept_answer(
-    about:dict # of a model: what its `model.json` holds
-)->Answer|None: # None: it was made without a comparison
+def kept_answer(about:dict)->Answer|None: # None: it was made without a comparison
     "What the comparison said that a model's recipe was taken from"
     if 'answer' not in about: return None
     return Answer(**{k: v for k, v in about['answer'].items() if k in ('take', 'expect', 'sure', 'beware', 'next')})

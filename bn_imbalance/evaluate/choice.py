@@ -15,9 +15,7 @@ import numpy as np, pandas as pd
 from scipy.special import log_softmax
 
 # %% ../../nbs/evaluate/04_choice.ipynb #cdfafe5d
-def validation_f1(
-    run:Run # any
-)->float: # 0 to 1; 0 for a failed run
+def validation_f1(run:Run)->float: # 0 to 1; 0 for a failed run
     "F1 of the minority on validation at the prevalence of the test set"
     if run.failed: return 0.
     n = run.valid.logits.shape[1]
@@ -26,10 +24,7 @@ def validation_f1(
     f1 = [precision_recall_f1(run.valid.y == c, run.valid.pred == c, w)[2] for c in run.rare]
     return float(np.mean(f1))
 
-def validation_log_loss(
-    run:Run,   # any
-    prevalence=None # of the minority; None: as in the test set
-)->float: # in nats; infinite for a failed run
+def validation_log_loss(run:Run, prevalence=None)->float: # in nats; infinite for a failed run
     "Log loss of calibrated probabilities on validation, at a prevalence"
     if run.failed: return np.inf
     y, z, n = run.valid.y, run.valid.logits, np.bincount(run.valid.y, minlength=run.valid.logits.shape[1])
@@ -68,9 +63,6 @@ def with_tuned(
     return ([r for r in runs if ':' not in r.recipe or r.recipe not in tries] +
             [named(r) for r in runs if (r.recipe, r.seed) in chosen])
 
-def best_variant(
-    trials:pd.DataFrame, # from `tuning_trials`
-    recipe:str           # its name
-)->str: # name of a variant
+def best_variant(trials:pd.DataFrame, recipe:str)->str: # name of a variant
     "The try with the best mean score over all seeds: the one to train a model to keep with"
     return trials[trials.recipe == recipe].groupby('variant', sort=False).score.mean().idxmax()

@@ -23,10 +23,7 @@ def fit_power_law(
     fit = least_squares(lambda o: law(o) - error, start, bounds=([0]*len(start), [most, 2, most][:len(start)])).x
     return np.r_[fit[2] if floor else 0., fit[0]*unit**fit[1], fit[1]]
 
-def power_law(
-    abc, # from `fit_power_law`
-    n    # numbers of examples
-)->np.ndarray: # error
+def power_law(abc, n)->np.ndarray: # error at numbers of examples; `abc` from `fit_power_law`
     a, b, c = abc
     return a + b*np.asarray(n, float)**-c
 
@@ -44,11 +41,7 @@ def extrapolate(
     return np.stack([one(w), *np.quantile(each, [.025, .975], axis=0)])
 
 # %% ../../nbs/evaluate/08_curves.ipynb #c82b1d83
-def wilson_half_width(
-    rate,     # 0 to 1
-    n,        # subjects looked at
-    level=.95 # coverage
-)->float:
+def wilson_half_width(rate, n, level=.95)->float: # `n`: subjects looked at
     "Half the width of Wilson's interval of a proportion"
     z2 = ndtri((1 + level)/2)**2
     return float(np.sqrt(z2*(rate*(1 - rate)/n + z2/(4*n**2)))/(1 + z2/n))

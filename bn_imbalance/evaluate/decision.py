@@ -30,9 +30,7 @@ def out_of_fold(
     if not parts: raise BadInput(f'every run failed; the first because: {runs[0].failed}.')
     return pd.concat(parts, ignore_index=True)
 
-def oof_logits(
-    oof:pd.DataFrame # from `out_of_fold`
-)->np.ndarray: # (n, n_classes)
+def oof_logits(oof:pd.DataFrame)->np.ndarray: # of `out_of_fold`, (n, n_classes)
     "The logits alone"
     return oof.filter(regex=r'^z\d+$').to_numpy()
 

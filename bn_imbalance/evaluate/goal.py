@@ -80,9 +80,7 @@ def label(self:Goal,
     return f'{self.measure}, {percent(prevalence)} rare' if self.given and prevalence else self.measure
 
 @patch
-def without_model(self:Goal,
-    prevalence # of the minority; an array, or one
-): # of 1000 images
+def without_model(self:Goal, prevalence): # of 1000 images
     "What it costs to call no image rare, or all of them, whichever is cheaper"
     return 1000*np.minimum(self.cost_miss*prevalence, self.cost_alarm*(1 - prevalence))
 

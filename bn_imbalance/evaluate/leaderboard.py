@@ -20,9 +20,7 @@ from fastcore.basics import patch
 from scipy.special import stdtr
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #206ec65c
-def results(
-    runs:list # of `Run`, from `compare` or `read_runs`
-)->pd.DataFrame: # one row per run that did not fail, by recipe and seed
+def results(runs:list)->pd.DataFrame: # a row per run that did not fail, by recipe and seed
     "The runs as a table; raises `BadInput` if all of them failed"
     def row(r):
         return dict(data=r.data['name'], recipe=r.recipe, head=r.settings['head'],
@@ -34,9 +32,7 @@ def results(
         raise BadInput(f'every run failed; the first because: {why}.{" Lower --lr." if "diverged" in why else ""}')
     return pd.DataFrame(rows)
 
-def failures(
-    runs:list # of `Run`
-)->pd.DataFrame: # recipe, seed, reason
+def failures(runs:list)->pd.DataFrame: # recipe, seed, reason
     "The runs that failed"
     return pd.DataFrame([(r.recipe, r.seed, r.failed) for r in runs if r.failed], columns=['recipe', 'seed', 'reason'])
 
@@ -180,18 +176,14 @@ def summarize(
     return lb
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #55d02339
-def drop_threshold_variants(
-    runs:list # of `Run`
-)->list[Run]:
+def drop_threshold_variants(runs:list)->list[Run]:
     "The runs without those of recipes that are another recipe of the field with its threshold moved"
     def trained(r): return {k: v for k, v in r.config['recipe'].items() if k not in ('name', 'adjust_logits', 'params')}
     def moved(r): return 'adjust_logits' in r.config['recipe']
     there = [trained(r) for r in runs if not moved(r)]
     return [r for r in runs if not moved(r) or trained(r) not in there]
 
-def split_overlap(
-    run:Run # any
-)->float: # what `mean_interval` takes; 0 if it is not known
+def split_overlap(run:Run)->float: # 0 if it is not known
     """How much splits of one data set overlap: test images per training image (Nadeau and Bengio 2003). Protocol
     paper draws few training and many test images from a pool: the geometric mean of both fractions takes their place"""
     s, n = run.config.get('settings', {}), run.data.get('images', {}).get('minority')
@@ -241,20 +233,14 @@ def far_behind(
     return [k for k in behind(lb.seeds('auroc').dropna(axis=1), lb.overlap) if k not in keep]
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #11dafb81
-def with_interval(
-    row,        # of `Leaderboard.table`
-    metric,     # first part of the column's name
-    sign=False  # show a plus?
-)->str: # `mean [low, high]`, '' if there is none
+def with_interval(row, metric, sign=False)->str: # `mean [low, high]`, '' if there is none
     "`interval_text` of a metric"
     if (metric, 'mean') not in row or pd.isna(row[metric, 'mean']): return ''
     known = METRICS.get(metric.removeprefix('goal_'))
     return interval_text(*(row[metric, k] for k in STATS), sign, known.text if known else number)
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #6063250c
-def leaderboard_text(
-    lb:Leaderboard # from `summarize`
-)->pd.DataFrame: # texts
+def leaderboard_text(lb:Leaderboard)->pd.DataFrame: # texts
     "Who is best, by how much"
     what = '' if lb.goal.given else f'{lb.label} '
     cols = {lb.label: lb.metric, f'{what}minus plain': 'vs_plain', f'{what}minus best': 'vs_best'}
@@ -266,9 +252,7 @@ def leaderboard_text(
     return pd.DataFrame(rows, lb.table.index)
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #5a9bd28f
-def quality_text(
-    lb:Leaderboard # from `summarize`
-)->pd.DataFrame: # texts
+def quality_text(lb:Leaderboard)->pd.DataFrame: # texts
     "Does it rank better, or just have another threshold? Are its probabilities calibrated?"
     def cell(row, m):
         return with_interval(row, m.name) if m.name == 'auroc' else m.text(row[m.name, 'mean'])
@@ -291,9 +275,7 @@ def tuned_table(
     res = pd.DataFrame.from_dict(rows, orient='index', columns=columns).rename_axis('recipe')
     return res.sort_values(('tuned', 'mean'), ascending=lb.lower, kind='stable')
 
-def tuned_text(
-    lb:Leaderboard # as for `tuned_table`
-)->pd.DataFrame: # texts
+def tuned_text(lb:Leaderboard)->pd.DataFrame: # texts
     "`tuned_table` as it is shown"
     t = tuned_table(lb)
     rows = [{f'{lb.label}, default': with_interval(r, 'default'),
@@ -302,17 +284,13 @@ def tuned_text(
     return pd.DataFrame(rows, t.index)
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #3b644278
-def by_class(
-    runs:list # of `Run`, of several classes
-)->pd.DataFrame: # rows: recipe, seed; a column per rare class
+def by_class(runs:list)->pd.DataFrame: # one row per recipe and seed
     "F1 of each rare class against all others"
     def f1(r): return {r.data['classes'][k]: precision_recall_f1(r.test.y == k, r.test.pred == k)[2] for k in r.rare}
     rows = {(r.recipe, r.seed): f1(r) for r in runs if not r.failed}
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis(['recipe', 'seed'])
 
-def by_class_text(
-    runs:list # of `Run`, of several classes
-)->pd.DataFrame: # texts, recipes x rare classes
+def by_class_text(runs:list)->pd.DataFrame: # texts, recipes x rare classes
     "Mean F1 of each rare class, best recipe first"
     t = by_class(runs)
     order = t.mean(axis=1).groupby('recipe').mean().sort_values(ascending=False).index

@@ -16,23 +16,13 @@ from functools import lru_cache, partial
 import numpy as np, pandas as pd
 
 # %% ../../nbs/evaluate/05_prevalence.ipynb #24965335
-def outcome(
-    goal:Goal, # costs
-    prevalence,     # of the minority
-    recall,    # 0 to 1; a number or an array, as the next one
-    alarms     # rate of false alarms, 0 to 1
-)->dict: # all metrics of a threshold, by name
+def outcome(goal:Goal, prevalence, recall, alarms)->dict: # all metrics of a threshold, by name
     "The metrics that follow from recall and false positive rate at a prevalence"
     mine = [o for o in METRICS.values() if o.rates and o.known(goal)]
     return {o.name: o.rates(prevalence, recall, alarms, goal) for o in mine}
 
 # %% ../../nbs/evaluate/05_prevalence.ipynb #94768d2a
-def precision_at_recall(
-    y,         # labels (n,), bool
-    m,         # margins (n,)
-    prevalence,     # of the minority
-    min_recall # that must be reached
-)->float:
+def precision_at_recall(y, m, prevalence, min_recall)->float: # labels (n,), bool; margins (n,)
     "Precision where the recall is just reached, whatever the threshold"
     at = np.sort(m[y])[::-1][int(np.ceil(min_recall*y.sum() - 1e-9)) - 1]
     return outcome(Goal(), prevalence, (m[y] >= at).mean(), (m[~y] >= at).mean())['precision']
@@ -62,9 +52,7 @@ def evaluate_at(
 # %% ../../nbs/evaluate/05_prevalence.ipynb #2fb8a769
 PREVALENCES = .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5
 
-def known_prevalences(
-    run:Run # any
-)->dict: # prevalence -> where it occurs
+def known_prevalences(run:Run)->dict: # prevalence -> where it occurs
     "The prevalence in training and in the test set"
     s, out, kind = run.settings, {}, run.data.get('protocol')
     if kind == 'paper': # several rare classes have this many images each
@@ -133,10 +121,7 @@ def cost_map(
     return best_per_prevalence(t, lower=True, by=['prevalence', 'ratio'], overlap=overlap)
 
 # %% ../../nbs/evaluate/05_prevalence.ipynb #c3b257ff
-def resolution(
-    r:Run, # one that did not fail
-    prevalence  # of the minority
-)->str: # a sentence, or ''
+def resolution(r:Run, prevalence)->str: # a sentence, or ''
     "What the test set is too small to show at a prevalence; exact bound for no false alarm (Clopper-Pearson)"
     n = int((~np.isin(r.test.y, r.rare)).sum())
     if 1000*(1 - prevalence)/n < 500*prevalence: return '' # one false alarm weighs little

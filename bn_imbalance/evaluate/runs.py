@@ -63,9 +63,7 @@ class Run:
 FORMAT = 4 # of the files
 OPTIMIZER = 'fastai\'s Adam' # what runs are trained with; a run's configuration holds it
 
-def run_json(
-    run:Run # any
-)->str: # JSON
+def run_json(run:Run)->str: # JSON
     "A run as text"
     def plain(o): return o.tolist() if isinstance(o, np.ndarray) else o
     d = asdict(run)
@@ -76,9 +74,7 @@ def run_json(
 class Damaged(BadInput):
     "A file that is cut off, or in which something is missing"
 
-def written_by(
-    versions # what a file says of the libraries it was made with; somebody may have put anything there
-)->str: # `bn_imbalance 0.1.0, torch 2.9.0`
+def written_by(versions)->str: # `bn_imbalance 0.1.0, torch 2.9.0`; `versions` may be anything
     "The versions that wrote a file, for an error message"
     v = versions if isinstance(versions, dict) else {}
     told = [f'{k} {v[k]}'[:40] for k in ('bn_imbalance', 'torch') if isinstance(v.get(k), str) and v[k].isprintable()]
@@ -98,9 +94,7 @@ def _check_format(path, d):
     raise BadInput(f'{path}: written by {written_by(d.get("versions"))}: {what}. Use the version that wrote it, or '
                    'another folder. Nothing was changed.')
 
-def read_run(
-    path:Path # a file of a `Store`
-)->Run|None: # None if there is none
+def read_run(path:Path)->Run|None: # None if there is none
     "Read a run; raises `Damaged` for a file that is cut off, another `BadInput` for one of an unknown format"
     try: text = path.read_text(encoding='utf-8')
     except FileNotFoundError: return None
@@ -128,9 +122,7 @@ def _flat(d, at=''):
 # %% ../../nbs/evaluate/01_runs.ipynb #a0d965c8
 class Store:
     "Runs of one comparison in a folder"
-    def __init__(self,
-        out:str|Path # the folder; made when it is not there
-    ):
+    def __init__(self, out:str|Path): # made when it is not there
         self.out = Path(out)
         write_atomic(self.out/'runs'/'.writable', '') # now, not after an hour of training
         (self.out/'runs'/'.writable').unlink(missing_ok=True)
@@ -162,9 +154,7 @@ class Store:
         write_atomic(self.out/'splits'/f'seed{seed}.csv', csv_text(split.drop(columns='digest')))
 
 # %% ../../nbs/evaluate/01_runs.ipynb #96826b1c
-def read_runs(
-    out:str|Path # a folder that `compare` wrote
-)->list[Run]: # by recipe and seed
+def read_runs(out:str|Path)->list[Run]: # by recipe and seed
     "All runs of a stored comparison without damaged ones; raises `BadInput` if there are none"
     runs, damaged = [], []
     for p in sorted((Path(out)/'runs').glob('*.json')):

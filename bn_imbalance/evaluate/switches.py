@@ -9,14 +9,10 @@ __all__ = ['SWITCHES', 'config_id', 'config_switches']
 SWITCHES = dict(BN='final batch normalization', WL='weighted loss', DA='data augmentation', MX='mixup',
                 UF='the backbone\'s BN layers learn', WD='weight decay')
 
-def config_id(
-    on # names of `SWITCHES` that are on
-)->int: # 0 (all on) to 63 (all off)
+def config_id(on)->int: # 0 (all on) to 63 (all off)
     "The paper's number of a configuration"
     return sum((k not in on) << i for i, k in enumerate(reversed(SWITCHES)))
 
-def config_switches(
-    name:str # of a recipe from `switched`
-)->list[str]: # names of `SWITCHES` that are on
+def config_switches(name:str)->list[str]: # names of `SWITCHES` that are on
     "What is on in a configuration"
     return [] if name == 'none' else name.split('+')

@@ -40,20 +40,12 @@ def calibrate(
     return float(scale), (0., *map(float, shift))
 
 # %% ../../nbs/evaluate/03_thresholds.ipynb #f72f629c
-def platt_probabilities(
-    y,    # labels (n,), 1 is the minority
-    m,    # margins (n,)
-    prevalence # of the minority
-)->np.ndarray: # (n,)
+def platt_probabilities(y, m, prevalence)->np.ndarray: # labels, margins (n,) -> (n,)
     "Probabilities of the minority at a prevalence, by Platt scaling"
     scale, (_, shift) = calibrate(y, np.c_[0*m, m], [1 - prevalence, prevalence], np.bincount(y))
     return expit(scale*m + shift)
 
-def default_method(
-    goal:Goal, # what for
-    prevalence,     # of the minority
-    n:int      # images of the majority that it is chosen from
-)->str: # weighted or calibrated
+def default_method(goal:Goal, prevalence, n:int)->str: # `n`: images of the majority
     "The way to a threshold that has proved best in the stored comparison (`evaluate_prevalences`)"
     if not goal.cost_miss: return 'weighted'
     odds = prevalence*goal.cost_miss/((1 - prevalence)*goal.cost_alarm) # what all misses weigh against all false alarms
@@ -79,11 +71,7 @@ def choose_threshold(
 # %% ../../nbs/evaluate/03_thresholds.ipynb #pooled2
 CALIBRATED_AT = .05 # prevalence of the minority at which scale and shift are fitted
 
-def fit_log_odds(
-    y, # labels (n,), 1 or True is the minority
-    m, # margins (n,)
-    n  # different subjects of the majority and of the minority
-)->tuple[float, float]: # scale, shift: log odds at equal prevalence = scale*m + shift
+def fit_log_odds(y, m, n)->tuple[float, float]: # scale, shift; `n`: subjects per class
     "Platt scaling that serves every prevalence"
     at, y = np.array([1 - CALIBRATED_AT, CALIBRATED_AT]), np.asarray(y).astype(int)
     scale, (_, shift) = calibrate(y, np.c_[0*np.asarray(m), m], at, n)
@@ -109,9 +97,7 @@ def log_odds(
         out.append(fit_log_odds(y[other], m[other], n))
     return out
 
-def pooled_log_odds(
-    runs:list # of `Run`, none that failed
-)->dict: # (recipe, seed, rare class) -> scale, shift
+def pooled_log_odds(runs:list)->dict: # (recipe, seed, rare class) -> scale, shift
     "`log_odds` of those runs whose splits are drawn from all known images (protocol all)"
     by, out = {}, {}
     for r in runs:

@@ -18,10 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Callable
 from fastcore.basics import patch
-from fastcore.xml import (
-    Body, Button, Code, Details, Div, Figure, Footer, Form, H1, Head, Header, Html, Input, Label,
-    Link, Main, Meta, NotStr, Ol, Option, P, Progress, Script, Select, Style, Summary, Title,
-    to_xml)
+from fastcore.xml import (Body, Button, Code, Details, Div, Figure, Footer, Form, H1, Head, Header,
+    Html, Input, Label, Link, Main, Meta, NotStr, Ol, Option, P, Progress, Script, Select, Style,
+    Summary, Title, to_xml)
 from pydantic import BaseModel, Field, ValidationError
 
 # %% ../../nbs/find/03_labelling.ipynb #l0000007

@@ -63,7 +63,7 @@ def embed(
     bs:int=32,         # images at once
     odd:dict=None      # gets what is unlike training, see `odd_texts`
 )->Iterator[tuple]: # path, digest, error of each image; features of those without an error
-    "Batch after batch"
+    "Batch after batch: (path, digest, error) of each image, features of those without an error"
     keep_memory()
     e = embedder
     read = partial(read_marked, read=decode_for(parse_range(e.span), {} if odd is None else odd))

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Callable
 import numpy as np
 from fastcore.basics import patch
-with quiet_import():
-    from fastai.losses import CrossEntropyLossFlat
+with quiet_import(): from fastai.losses import CrossEntropyLossFlat
 
 PARTS = 'head', 'loss', 'sampler', 'mix', 'augment', 'fit_head', 'adjust_logits'
 

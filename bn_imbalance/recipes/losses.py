@@ -12,8 +12,7 @@ from .base import Recipe, register
 import torch
 import torch.nn.functional as F
 from torch import nn
-with quiet_import():
-    from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
+with quiet_import(): from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
 
 # %% ../../nbs/recipes/01_losses.ipynb #efaf1d09
 def inverse_frequency(counts):

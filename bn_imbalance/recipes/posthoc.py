@@ -13,8 +13,7 @@ from .base import Recipe, register
 from .losses import log_prior
 import numpy as np, torch
 from torch import nn
-with quiet_import():
-    from fastai.layers import apply_init
+with quiet_import(): from fastai.layers import apply_init
 
 # %% ../../nbs/recipes/03_posthoc.ipynb #fd52f0d6
 def _split_head(head): # before the last Linear layer, that layer, after it

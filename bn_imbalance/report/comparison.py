@@ -14,17 +14,15 @@ from ..data.sources import short_class
 from ..data.splits import SPLITS
 from ..evaluate.choice import tuning_trials, with_tuned
 from ..evaluate.goal import Goal
-from ..evaluate.leaderboard import (
-    Leaderboard, by_class_text, failures, leaderboard_text, paper_table, quality_text, rank_recipes,
-    rank_table, tuned_table, tuned_text)
+from ..evaluate.leaderboard import (Leaderboard, by_class_text, failures,
+    leaderboard_text, paper_table, quality_text, rank_recipes, rank_table, tuned_table, tuned_text)
 from ..evaluate.prevalence import cost_map
 from ..evaluate.answer import Answer, answer_table, class_words, join_names, make_answer
 from .controls import controls_html
 from .html import (
     figure_html, folded, note, page_html, report_page, section, table_html, thumbs)
-from bn_imbalance.report.plots import (
-    plot_cost_map, plot_datasets, plot_epochs, plot_leaderboard, plot_margins, plot_prevalence,
-    plot_thresholds)
+from .plots import (plot_cost_map, plot_datasets, plot_epochs, plot_leaderboard,
+    plot_margins, plot_prevalence, plot_thresholds)
 from dataclasses import asdict
 from pathlib import Path
 import json
@@ -183,8 +181,7 @@ def _about(lb, r):
     tiles = r.settings.get('tiles', '').replace('x', ' x ') # '' if images are seen whole
     text = (f'{len(lb.names)} recipes, {lb.n} {"run" if lb.n == 1 else "runs"} each, on '
             f'{r.settings["arch"]} at {r.settings["size"]} pixels{tiles and f" in {tiles} tiles"}, '
-            f'{r.settings["epochs"]} epochs. '
-            f'Minority: {", ".join(r.data["minority"])}. Majority: '
+            f'{r.settings["epochs"]} epochs. Minority: {", ".join(r.data["minority"])}. Majority: '
             f'{", ".join(r.data["majority"])}.')
     if lb.stopped: text += f' Far behind after a few splits, and stopped: {", ".join(lb.stopped)}.'
     return text + ' Multiclass: F1 and the like are means over the rare classes.'*r.multiclass
@@ -244,10 +241,7 @@ def write_report(
     return write_atomic(out/'report.html', page), lb, runs, answer
 
 # %% ../../nbs/report/03_comparison.ipynb #readans1
-def read_answer(
-    out:str|Path, # the folder of a comparison
-    goal:Goal     # what for; its level does not matter
-)->Answer|None: # None if the folder has none for this goal
+def read_answer(out:str|Path, goal:Goal)->Answer|None: # None if the folder has none for this goal
     "What was answered, word for word"
     was = _made_by(Path(out)/'answer.json')
     if was.get('goal') != asdict(goal) | dict(level=(was.get('goal') or {}).get('level')): return None

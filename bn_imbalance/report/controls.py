@@ -18,9 +18,8 @@ from .plots import axes, figure_text, recipe_color
 import base64, json, math
 from html import escape
 import numpy as np
-from fastcore.xml import (
-    Details, Div, Fieldset, Form, Input, Label, Legend, NotStr, Output, P, Script, Style, Summary,
-    Table)
+from fastcore.xml import (Details, Div, Fieldset, Form, Input, Label, Legend, NotStr, Output, P,
+    Script, Style, Summary, Table)
 from scipy.special import stdtrit
 
 # %% ../../nbs/report/02_controls.ipynb #ad875289
@@ -64,9 +63,7 @@ def _slider(name, label, low, high, value):
                        value=value, aria_label=label), cls='slider')
 
 # %% ../../nbs/report/02_controls.ipynb #waffle02
-def dots(
-    found, missed, alarms # in 1000 images, means
-)->dict: # found, missed, alarms, passed: whole numbers with sum 1000
+def dots(found, missed, alarms)->dict: # found, missed, alarms, passed: whole numbers with sum 1000
     "How many dots of each kind"
     whole = lambda x: int(f'{float(f"{x:.12g}"):.0f}')
     rare = whole(found + missed)

@@ -12,9 +12,8 @@ from ..data.sources import short_class
 from ..metrics import interval_text, mean_interval
 import base64, io, re
 from PIL import Image
-from fastcore.xml import (
-    H1, H2, Body, Details, Div, Figcaption, Figure, Head, Html, Img, Main, Meta, NotStr, P, Section,
-    Style, Summary, Table, Tbody, Td, Th, Thead, Title, Tr, to_xml)
+from fastcore.xml import (H1, H2, Body, Details, Div, Figcaption, Figure, Head, Html, Img, Main,
+    Meta, NotStr, P, Section, Style, Summary, Table, Tbody, Td, Th, Thead, Title, Tr, to_xml)
 
 # %% ../../nbs/report/01_html.ipynb #03cbea6b
 def style(*names)->str:

@@ -26,9 +26,8 @@ import numpy as np, pandas as pd, torch
 from torch import nn
 from fastai.callback.channelslast import ChannelsLast
 from fastai.torch_core import norm_bias_params
-from fastai.vision.all import (
-    AMPMode, Callback, CancelValidException, DataLoaders, Learner, MixedPrecision, OptimWrapper,
-    set_seed)
+from fastai.vision.all import (AMPMode, Callback, CancelValidException, DataLoaders, Learner,
+    MixedPrecision, OptimWrapper, set_seed)
 from threadpoolctl import threadpool_limits
 
 # %% ../../nbs/training/03_engine.ipynb #1edb5874

@@ -73,7 +73,7 @@ def forward_batches(
     device=None,
     read=decode # path, size -> pixels, or a tuple that begins with them
 )->Iterator[tuple]: # rows (path, what `read` gave or None, error); outputs without errors, or None
-    "Decode images and compute their outputs batch by batch, see `forward_rows`"
+    "Decode images (paths or addresses) and compute their outputs batch by batch, see `forward_rows`"
     rows = decoded(images, size, read=read)
     return forward_rows(net, rows, stats, bs, usable_device(device))
 

@@ -14,10 +14,9 @@ from ..data.splits import SPLITS
 import numpy as np, pandas as pd, torch
 from psutil import virtual_memory
 with quiet_import():
-    from fastai.vision.all import (
-        CategoryBlock, ColReader, DataBlock, DataLoader, DataLoaders, IntToFloatTensor, Normalize,
-        PILImage, Pipeline, Resize, ResizeMethod, TensorImage, Transform, TransformBlock,
-        default_device)
+    from fastai.vision.all import (CategoryBlock, ColReader, DataBlock, DataLoader, DataLoaders,
+        IntToFloatTensor, Normalize, PILImage, Pipeline, Resize, ResizeMethod, TensorImage,
+        Transform, TransformBlock, default_device)
 
 # %% ../../nbs/training/00_loaders.ipynb #8ccca778
 class OpenImage(Transform):

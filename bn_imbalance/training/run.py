@@ -86,12 +86,10 @@ def evaluate_run(recipe, trained, ys, s, seed, rare=(1,))->dict: # parts of a `R
         if not all(np.isfinite(o).all() for o in z):
             why = f'the training diverged in epoch {len(history) + 1} (not a number)'
             return dict(failed=why, history=history, valid=None, test=None)
-        if recipe.adjust_logits:
-            z = map(recipe.part('adjust_logits')(counts, ys['valid'], z[0]), z)
+        if recipe.adjust_logits: z = map(recipe.part('adjust_logits')(counts, ys['valid'], z[0]), z)
         z = dict(zip(SPLITS[1:], z))
         history.append(dict(train_loss=loss, **{k: _brief(ys[k], z[k], rare) for k in z}))
-    return dict(failed=None, history=history,
-                **{k: Predictions(ys[k], z[k].round(6)) for k in z})
+    return dict(failed=None, history=history, **{k: Predictions(ys[k], z[k].round(6)) for k in z})
 
 # %% ../../nbs/training/04_run.ipynb #blend2
 def for_network(recipe, s):
