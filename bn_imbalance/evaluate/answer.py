@@ -15,9 +15,7 @@ import numpy as np, pandas as pd
 from fastcore.xml import Code, Dd, Dl, Dt, to_xml
 
 # %% ../../nbs/evaluate/07_answer.ipynb #5c16a501
-def evidence(
-    lb:Leaderboard # from `rank_recipes` or `summarize`
-)->tuple[pd.Series, pd.Series, float|None]: # standing and probability of being better than plain, by recipe; optimism
+def evidence(lb:Leaderboard)->tuple[pd.Series, pd.Series, float|None]: # the third: optimism
     "What the runs can tell apart, and by how much choosing the best of them flatters it"
     def better(name): return np.nan if name == 'plain' or 'plain' not in lb.names else lb.p_better(name)
     chosen = lb.recommended == lb.best and lb.best not in ('blend', 'plain')
@@ -71,10 +69,7 @@ def _expect(lb, rare):
     return f'{out} Never flagging {nothing}.'
 
 # %% ../../nbs/evaluate/07_answer.ipynb #a1d0c0e2
-def join_names(
-    names, # texts
-    most=7 # of more five, or one less than that, and `others`
-)->str: # `a, b and c`
+def join_names(names, most=7)->str: # `a, b and c`; of more than `most` five and `others`
     "Names in a sentence that can still be read"
     k = min(5, most - 1)
     if len(names) > most: names = [*names[:k], f'{len(names) - k} others']

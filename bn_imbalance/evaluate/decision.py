@@ -35,12 +35,7 @@ def oof_logits(oof:pd.DataFrame)->np.ndarray: # of `out_of_fold`, (n, n_classes)
     return oof.filter(regex=r'^z\d+$').to_numpy()
 
 # %% ../../nbs/evaluate/09_decision.ipynb #fd464b89
-def review_bounds(
-    y,     # labels (m,)
-    z,     # logits (m, n_classes)
-    group, # which subject it shows (m,); each counts once
-    level  # fraction of each class that must be at or above its bound
-)->list[float]: # the lowest margin, per class, with which an image may be of that class
+def review_bounds(y, z, group, level)->list[float]: # per class the lowest margin to be of it
     "Class-conditional conformal prediction (Vovk 2013) for images of subjects (Dunn et al. 2023)"
     out = []
     for c in range(np.shape(z)[1]):

@@ -223,11 +223,7 @@ def behind(v, overlap=1/3): # seeds x recipes, larger is better -> names
     error = (d.var().mean()*(1/len(d) + overlap))**.5
     return list(d.columns[d.mean() > max(2*error, .01)])
 
-def far_behind(
-    runs:list,        # of `Run`, of all recipes on the first splits
-    goal:Goal=Goal(), # what to rank by
-    keep=('plain',)   # recipes to keep in any case
-)->list: # names of recipes
+def far_behind(runs:list, goal:Goal=Goal(), keep=('plain',))->list: # names; those in `keep` never
     "Recipes that need not run on more splits"
     lb = rank_recipes(runs, goal)
     return [k for k in behind(lb.seeds('auroc').dropna(axis=1), lb.overlap) if k not in keep]
@@ -261,9 +257,7 @@ def quality_text(lb:Leaderboard)->pd.DataFrame: # texts
     return pd.DataFrame(rows, lb.table.index)
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #fc8d6393
-def tuned_table(
-    lb:Leaderboard # of recipes and, under `name:tuned`, of what `with_tuned` has chosen for them
-)->pd.DataFrame: # recipe; columns default, tuned, gain, each with mean, low, high; best tuned one first
+def tuned_table(lb:Leaderboard)->pd.DataFrame: # default, tuned, gain: mean, low, high
     "What tuning has brought, by the metric of the leaderboard"
     values, rows = lb.seeds(), {}
     for r in (n for n in lb.names if f'{n}:tuned' in lb.names):
@@ -299,10 +293,7 @@ def by_class_text(runs:list)->pd.DataFrame: # texts, recipes x rare classes
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis('recipe')
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #8bbf993e
-def rank_table(
-    df:pd.DataFrame, # rows of `results` from several data sets or networks
-    goal:Goal=Goal() # what they were ranked by
-)->pd.DataFrame: # recipes x (data, arch), means of F1 or of the goal's metric; a column `rank`; best first
+def rank_table(df:pd.DataFrame, goal:Goal=Goal())->pd.DataFrame: # a column `rank`; best first
     "Means on each data set, and the average rank over them; recipes that lack a data set are left out"
     value = 'goal_value' if goal.given else 'f1_minority'
     table = df.pivot_table(index='recipe', columns=['data', 'arch'], values=value, sort=False).dropna()
@@ -317,9 +308,7 @@ PAPER = {('Apple', 'plain'): (.2942, .7075), ('Apple', 'weighted'): (.7947, .859
          ('Pepper,_bell', 'final_bn'): (.9575, .9558), ('Tomato', 'plain'): (.5688, .7708),
          ('Tomato', 'weighted'): (.8671, .9121), ('Tomato', 'final_bn'): (.9786, .9780)}
 
-def paper_table(
-    df:pd.DataFrame # from `results`
-)->pd.DataFrame|None: # texts, one row per recipe the paper has; None if it has none of this data
+def paper_table(df:pd.DataFrame)->pd.DataFrame|None: # texts; None: the paper has not these
     "The paper's F1 beside ours"
     arch, rows = df.arch.iloc[0], {}
     for (name, recipe), (mino, majo) in PAPER.items():

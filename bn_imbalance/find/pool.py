@@ -57,12 +57,7 @@ def model_embedder(model:Model, device)->Embedder:
     return Embedder(net, model.stats, model.shape, key, device, model.settings.range)
 
 # %% ../../nbs/find/01_pool.ipynb #5efc4b22
-def embed(
-    paths,             # image files, or their addresses
-    embedder:Embedder, # what computes features
-    bs:int=32,         # images at once
-    odd:dict=None      # gets what is unlike training, see `odd_texts`
-)->Iterator[tuple]: # path, digest, error of each image; features of those without an error
+def embed(paths, embedder:Embedder, bs:int=32, odd:dict=None)->Iterator[tuple]: # rows, features
     "Batch after batch: (path, digest, error) of each image, features of those without an error"
     keep_memory()
     e = embedder

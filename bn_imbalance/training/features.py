@@ -64,15 +64,7 @@ def feature_store(s, device, patches=False)->FeatureStore:
     return FeatureStore(path, np.float16 if patches else np.float32)
 
 # %% ../../nbs/training/01_features.ipynb #f0a4d1b7
-def forward_batches(
-    net,        # from normalized images to a tensor or a tuple, in evaluation mode
-    images,     # paths or addresses
-    size,       # in pixels: one number, or height and width
-    stats,      # mean and standard deviation per channel
-    bs=32,      # images at once, or tiles
-    device=None,
-    read=decode # path, size -> pixels, or a tuple that begins with them
-)->Iterator[tuple]: # rows (path, what `read` gave or None, error); outputs without errors, or None
+def forward_batches(net, images, size, stats, bs=32, device=None, read=decode)->Iterator[tuple]:
     "Decode images (paths or addresses) and compute their outputs batch by batch, see `forward_rows`"
     rows = decoded(images, size, read=read)
     return forward_rows(net, rows, stats, bs, usable_device(device))
