@@ -185,6 +185,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'bn_imbalance.cli._read': ('cli.html#_read', 'bn_imbalance/cli.py'),
                                   'bn_imbalance.cli._report': ('cli.html#_report', 'bn_imbalance/cli.py'),
                                   'bn_imbalance.cli._review': ('cli.html#_review', 'bn_imbalance/cli.py'),
+                                  'bn_imbalance.cli._runs': ('cli.html#_runs', 'bn_imbalance/cli.py'),
                                   'bn_imbalance.cli._search': ('cli.html#_search', 'bn_imbalance/cli.py'),
                                   'bn_imbalance.cli._settings': ('cli.html#_settings', 'bn_imbalance/cli.py'),
                                   'bn_imbalance.cli._settings_flags': ('cli.html#_settings_flags', 'bn_imbalance/cli.py'),

@@ -6,6 +6,7 @@
 __all__ = ['bn_compare', 'bn_ablate', 'bn_data', 'bn_report', 'bn_fit', 'bn_predict', 'bn_find', 'bn_serve', 'bn_export']
 
 # %% ../nbs/90_cli.ipynb #a85663e0
+from . import audit, deploy, evaluate, find, models, report, training
 from .core import (BadInput, Settings, check_arch, ignore_warnings, load_settings,
     named_settings, package_file, suggest, worker_context)
 from .data.sources import SOURCES, check_source
@@ -15,6 +16,7 @@ from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields, replace
 from functools import partial
 from inspect import Parameter, Signature, signature
+from json import dumps
 from pathlib import Path
 from typing import Annotated, get_args
 from fastcore.docments import docments
@@ -117,8 +119,7 @@ def _check_one_source(compare, flags):
         raise BadInput('give --compare or --settings, not both: a comparison brings its own.')
 
 def _goal(flags):
-    from bn_imbalance.evaluate.goal import Goal
-    return Goal.of(load_settings(flags.get('settings'), **_changes(flags)))
+    return evaluate.Goal.of(load_settings(flags.get('settings'), **_changes(flags)))
 
 def _begin(data, flags):
     "Settings and goal; wrong input is refused before PyTorch is loaded"
@@ -131,8 +132,10 @@ def _begin(data, flags):
 
 # %% ../nbs/90_cli.ipynb #8fc110ae
 def _execution(flags, out):
-    from bn_imbalance.training.sweep import Execution
-    return Execution(out, **_pick(flags, ('backend', 'device', 'workers')))
+    return training.Execution(out, **_pick(flags, ('backend', 'device', 'workers')))
+
+def _runs(d, s, flags, out, seeds=None, recipes=None):
+    return training.compare(d, s, flags.get('protocol'), _execution(flags, out), seeds, recipes)
 
 def _describe(data):
     if data in SOURCES and SOURCES[data].about: print(_paragraphs([SOURCES[data].about]) + '\n')
@@ -145,8 +148,7 @@ def _protocol(data, asked): # with what it means, if there is a split of the use
 def _read(data, flags, s, more=None, protocol=None, **kwargs):
     "Read the images; with `more`, print how many there are, and it; print what was noticed"
     from bn_imbalance.data.items import read_data
-    from bn_imbalance.models.backbones import check_size
-    for arch in s.arch.split(','): check_size(arch.strip(), s.size)
+    for arch in s.arch.split(','): models.check_size(arch.strip(), s.size)
     _describe(data)
     asked = _pick(flags, ('minority', 'majority', 'skip_bad', 'multiclass', 'pages'))
     d = read_data(data, size=s.size, span=s.range, **asked, **kwargs)
@@ -166,8 +168,7 @@ def _classes(d, n=4):
 # %% ../nbs/90_cli.ipynb #711e3001
 def _in_tiles(d, s, recipes, flags):
     "Settings that say whether large images are seen in tiles; print why"
-    from bn_imbalance.training.tiles import with_tiles
-    s = with_tiles(d, s, recipes, notes := [], flags.get('device'))
+    s = training.with_tiles(d, s, recipes, notes := [], flags.get('device'))
     for text in notes: print(_paragraphs([text]), flush=True)
     return s
 
@@ -187,8 +188,8 @@ def _show_table(title, table, paragraphs=()):
     print(f'\n{title}\n\n{text}', *[_paragraphs([p]) for p in paragraphs], sep='\n\n')
 
 def _show_failures(runs):
-    from bn_imbalance.evaluate.leaderboard import failures
-    if len(bad := failures(runs)): print(f'\nFailed and left out\n\n{bad.to_string(index=False)}')
+    bad = evaluate.failures(runs)
+    if len(bad): print(f'\nFailed and left out\n\n{bad.to_string(index=False)}')
 
 def _show_files(table, page): print(f'Table: {table}\nReport: {page}')
 
@@ -215,17 +216,16 @@ def _compare(data, curve, out, thorough, verbose, flags):
     named = named_settings(flags.get('settings'), **_changes(flags)) & {'recipes', 'tune', 'tuned'}
     few = s.seeds > 4 and not thorough and not named # most recipes are out after two splits
     if curve: return _curve(data, curve, s, goal, flags, out)
-    from bn_imbalance.report.backbones import backbone_folder
-    from bn_imbalance.training.sweep import recipes_to_run
     archs = list(dict.fromkeys(o.strip() for o in s.arch.split(',') if o.strip()))
     several = len(archs) > 1
     if several and s.weights not in ('', 'random'):
         raise BadInput('give one --arch with --weights: a file has the weights of one network.')
-    each = {a: (t := replace(s, arch=a), *recipes_to_run(t, _n_classes(flags))) for a in archs}
+    def run_with(s): return s, *training.recipes_to_run(s, _n_classes(flags))
+    each = {a: run_with(replace(s, arch=a)) for a in archs}
     d, boards = _read(data, flags, s, f'; with {", ".join(archs)}' if several else ''), {}
     if not goal.given: print(_assumed(d, flags), flush=True)
     for arch, (t, recipes, trials) in each.items():
-        there, t = backbone_folder(out, arch) if several else out, _in_tiles(d, t, recipes, flags)
+        t, there = _in_tiles(d, t, recipes, flags), report.backbone_folder(out, arch) if several else out
         page, boards[arch], runs, answer = _compared(d, t, recipes, trials, there, goal, flags, few)
     if several: return _show_backbones(boards, out, d.name)
     _show(answer, boards[arch], runs, verbose)
@@ -245,19 +245,18 @@ def _assumed(d, flags):
 
 def _compared(d, s, recipes, trials, out, goal, flags, few=False):
     "Run what is missing and write the report; stopped by Ctrl-C, show the answer from what is there"
-    from bn_imbalance.report.comparison import write_report
-    from bn_imbalance.training.sweep import compare
     options = ' '.join(f'--{k} {shlex.quote(flags[k])}' for k in ('minority', 'majority') if flags.get(k))
     options += ' --multiclass'*bool(flags.get('multiclass')) + ' --skip-bad'*bool(flags.get('skip_bad'))
     def write(runs, trials, findings):
-        return write_report(runs, out, _typed('bn-compare'), trials, goal, findings, options.strip())
+        command = _typed('bn-compare')
+        return report.write_report(runs, out, command, trials, goal, findings, options.strip())
     try:
         done, recipes = _first_splits(d, s, recipes, out, goal, flags) if few else ([], recipes)
-        runs = done + compare(d, s, flags.get('protocol'), _execution(flags, out), recipes=recipes)
+        runs = done + _runs(d, s, flags, out, recipes=recipes)
     except KeyboardInterrupt:
         seeds, there = _finished(out, recipes, s)
         if there: # nothing is trained: the runs are stored, and blends are made of them
-            runs = compare(d, s, flags.get('protocol'), _execution(flags, out), seeds, there)
+            runs = _runs(d, s, flags, out, seeds, there)
             page, lb, runs, answer = write(runs, (), None)
             print(f'\nStopped. From the {lb.n} of {s.seeds} splits that are there:')
             _show(answer, lb, runs)
@@ -267,12 +266,9 @@ def _compared(d, s, recipes, trials, out, goal, flags, few=False):
 # %% ../nbs/90_cli.ipynb #compared3
 def _first_splits(d, s, recipes, out, goal, flags, n=2):
     "Runs of the recipes that are far behind after `n` splits, and the others"
-    from bn_imbalance.evaluate.leaderboard import far_behind
-    from bn_imbalance.training.run import with_members
-    from bn_imbalance.training.sweep import compare
-    runs = compare(d, s, flags.get('protocol'), _execution(flags, out), list(range(n)), recipes)
-    members = {o.name for r in recipes if r.blend_of for o in with_members([r], s)}
-    try: behind = far_behind(runs, goal, {'plain', *members})
+    runs = _runs(d, s, flags, out, list(range(n)), recipes)
+    members = {o.name for r in recipes if r.blend_of for o in training.with_members([r], s)}
+    try: behind = evaluate.far_behind(runs, goal, {'plain', *members})
     except BadInput: return [], recipes # every run failed: the others will tell
     if behind: print(_paragraphs([f'Far behind after {n} splits, and not run on the others: {", ".join(behind)}. '
                                   '--thorough runs them all.']), flush=True)
@@ -281,10 +277,9 @@ def _first_splits(d, s, recipes, out, goal, flags, n=2):
 # %% ../nbs/90_cli.ipynb #compared2
 def _finished(out, recipes, s):
     "The splits on which most is done, and the recipes that are done on all of these"
-    from bn_imbalance.evaluate.runs import read_runs
-    from bn_imbalance.training.run import with_members
-    members = {r: {o.name for o in with_members([r], s) if not o.blend_of} for r in recipes}
-    try: runs = [r for r in read_runs(out) if r.recipe in set().union(*members.values()) and not r.failed]
+    members = {r: {o.name for o in training.with_members([r], s) if not o.blend_of} for r in recipes}
+    wanted = set().union(*members.values())
+    try: runs = [r for r in evaluate.read_runs(out) if r.recipe in wanted and not r.failed]
     except BadInput: return [], []
     done = {k: {r.recipe for r in runs if r.seed == k} for k in sorted({r.seed for r in runs})}
     most = max(map(len, done.values()), default=0)
@@ -294,8 +289,7 @@ def _finished(out, recipes, s):
 def _findings(data, flags, length=160):
     "The two worst things that `bn-data check` finds; what is published has been checked before"
     if not Path(data).exists(): return []
-    from bn_imbalance.audit.checks import check_data
-    try: c = check_data(data, flags.get('minority'), flags.get('majority'), multiclass=bool(flags.get('multiclass')))
+    try: c = audit.check_data(data, **_pick(flags, ('minority', 'majority', 'multiclass')))
     except BadInput: return [] # whatever stops a comparison has been said
     worst = c.findings[:-1] if c.tested else c.findings # the last says how sure a recall is; so does the answer
     worst = sorted((o for o in worst if o[0] != 'note'), key=lambda o: o[0] != 'error')
@@ -305,20 +299,19 @@ def _findings(data, flags, length=160):
 # %% ../nbs/90_cli.ipynb #6dda3938
 def _show(answer, lb, runs, verbose=False):
     "The answer and the first recipes on the screen; with `verbose` all of them, and the paper's numbers"
-    from bn_imbalance.evaluate.answer import answer_table
-    from bn_imbalance.evaluate.leaderboard import by_class_text, leaderboard_text, paper_table
     print(f'\n{answer.text(_width())}')
     many, shown = len(lb.names), len(lb.names) if verbose else 8
     some = f'{shown} of {many} recipes; the others with --verbose and in the report'
     if many <= shown: some = 'All recipes'
     how = 'means with 95 % intervals' if lb.n > 1 else 'one run'
     if lb.stopped: some += f'; far behind after a few splits: {", ".join(lb.stopped)}'
-    _show_table(_paragraphs([f'{some}. In 1000 images, {how}:']), answer_table(lb, shown))
+    _show_table(_paragraphs([f'{some}. In 1000 images, {how}:']), evaluate.answer_table(lb, shown))
     _show_failures(runs)
     if verbose:
-        _show_table(f'Mean over {lb.n} seeds [95 % interval], minority class, test set', leaderboard_text(lb))
-        if runs[0].multiclass: _show_table('F1 of each rare class', by_class_text(runs))
-        paper = paper_table(lb.runs)
+        _show_table(f'Mean over {lb.n} seeds [95 % interval], minority class, test set',
+                    evaluate.leaderboard_text(lb))
+        if runs[0].multiclass: _show_table('F1 of each rare class', evaluate.by_class_text(runs))
+        paper = evaluate.paper_table(lb.runs)
         if paper is not None: _show_table('The paper\'s Table I beside these', paper)
     print()
 
@@ -328,13 +321,11 @@ def _aside(json):
 
 def _print_json(answer):
     "Its keys are those of `Answer.to_dict`"
-    from json import dumps
     if answer is None: raise BadInput('--json: there is one answer for one data set and one network only.')
     print(dumps(answer.to_dict(), indent=1))
 
 def _show_backbones(boards, out, name):
-    from bn_imbalance.report.backbones import write_backbones
-    page, *answer = write_backbones(boards, out, name)
+    page, *answer = report.write_backbones(boards, out, name)
     _show_table('Mean over seeds [95 % interval], minority class, test set', *answer)
     print()
     _show_files(Path(out)/'backbones.csv', page)
@@ -348,21 +339,21 @@ def _curve(data, sizes, s, goal, flags, out):
         raise BadInput(f'give --curve or --{tuning}, not both: tuned on few images, a curve shows '
                        'the tuning.')
     from bn_imbalance.recipes.registry import get_recipes
-    from bn_imbalance.training.sweep import CURVE_FIELD, curve_sizes, learning_curve
-    sizes = curve_sizes(sizes)
-    recipes = get_recipes(s.recipes if 'recipes' in named else CURVE_FIELD, _n_classes(flags))
+    sizes = training.curve_sizes(sizes)
+    names = s.recipes if 'recipes' in named else training.CURVE_FIELD
+    recipes = get_recipes(names, _n_classes(flags))
     sizes_text = ', '.join(map(str, sizes))
     d = _read(data, flags, s, f'; with {sizes_text} subjects of the minority in training')
     s = _in_tiles(d, s, recipes, flags)
-    runs = learning_curve(d, sizes, s, flags.get('protocol'), _execution(flags, out), recipes)
+    how = flags.get('protocol'), _execution(flags, out)
+    runs = training.learning_curve(d, sizes, s, *how, recipes)
     _show_curve(runs, out, goal, _typed('bn-compare'))
 
 def _show_curve(runs, out, goal, command=''):
     "Write a learning curve, and show it on the screen"
-    from bn_imbalance.report.learning_curve import curve_text, write_curve
-    page, c, paragraphs = write_curve(runs, out, command, goal)
+    page, c, paragraphs = report.write_curve(runs, out, command, goal)
     _show_table(f'{c.label[0].upper()}{c.label[1:]}, test set: mean over {c.table.seed.nunique()} '
-                'seeds [95 % interval]', curve_text(c), paragraphs)
+                'seeds [95 % interval]', report.curve_text(c), paragraphs)
     print()
     _show_files(Path(out)/'curve.csv', page)
 
@@ -378,27 +369,25 @@ def bn_ablate(
     the paper's is --arch resnet34, if its weights can be had."""
     s, goal = _begin(data, flags)
     from bn_imbalance.recipes.ablation import grid
-    from bn_imbalance.report.ablation import write_ablation
-    from bn_imbalance.training.sweep import compare
     recipes = grid(s.factors, s.position)
     d = _read(data, flags, s, f'; {len(recipes)} configurations, {s.seeds} seeds, {s.arch}, '
                               f'{s.size} pixels')
-    runs = compare(d, s, flags.get('protocol'), _execution(flags, out), recipes=recipes)
-    page, lb = write_ablation(runs, out, _typed('bn-ablate'), goal)
+    runs = _runs(d, s, flags, out, recipes=recipes)
+    page, lb = report.write_ablation(runs, out, _typed('bn-ablate'), goal)
     _show_ablation(lb, runs)
     _show_files(Path(out)/'results.csv', page)
 
 def _show_ablation(lb, runs):
     "The first configurations, the effects and the verdict on the screen"
-    from bn_imbalance.report.ablation import (
-        ablation_verdict, configurations, main_effects, paper_best, varied)
-    top, effects = configurations(lb).head(10), main_effects(lb.runs, lb.metric, lb.label)
+    top = report.configurations(lb).head(10)
+    effects = report.main_effects(lb.runs, lb.metric, lb.label)
     over = 'one seed' if lb.n == 1 else f'mean over {lb.n} seeds [95 % interval]'
     _show_table(f'The first {len(top)} of {len(lb.names)} configurations, {over}, minority class, '
                 'test set', top)
-    _show_table('Effect of each switch, on minus off', effects, ablation_verdict(lb))
+    _show_table('Effect of each switch, on minus off', effects, report.ablation_verdict(lb))
     _show_failures(runs)
-    if len(varied(lb.runs)) == 6: _show_table('The paper\'s best three and ours', paper_best(lb))
+    whole = len(report.varied(lb.runs)) == 6
+    if whole: _show_table('The paper\'s best three and ours', report.paper_best(lb))
     print()
 
 # %% ../nbs/90_cli.ipynb #86f13e5c
@@ -433,21 +422,17 @@ def bn_data_check(
         raise BadInput('--labels needs the features that --quick leaves out: give one.')
     check_source(data)
     _describe(data)
-    from bn_imbalance.audit.checks import check_data
-    from bn_imbalance.audit.page import check_text, write_check
-    c = check_data(data, minority, majority, multiclass=multiclass, features=not quick,
+    c = audit.check_data(data, minority, majority, multiclass=multiclass, features=not quick,
                    pages=pages, span=range)
     if labels or doubtful:
-        from bn_imbalance.audit.labels import check_labels, write_doubtful
-        check_labels(c)
-    page = write_check(c, out, _typed('bn-data'))
-    print(f'{check_text(c, min(100, _width()))}\n\nPage: {page}')
-    if doubtful: print(f'Doubtful labels: {write_doubtful(c, doubtful)}')
+        audit.check_labels(c)
+    page = audit.write_check(c, out, _typed('bn-data'))
+    print(f'{audit.check_text(c, min(100, _width()))}\n\nPage: {page}')
+    if doubtful: print(f'Doubtful labels: {audit.write_doubtful(c, doubtful)}')
     if groups and c.effective is None:
         print('Groups: no images seem to show the same subject; nothing is written.')
     elif groups:
-        from bn_imbalance.audit.subjects import write_groups
-        print(f'Groups: {write_groups(c.items, c.items.subject, groups)}')
+        print(f'Groups: {audit.write_groups(c.items, c.items.subject, groups)}')
 
 # %% ../nbs/90_cli.ipynb #e3801dd0
 @command
@@ -461,10 +446,9 @@ def bn_data_prevalence(
 ):
     "How frequent is the rare class among new images? Refused if they are unlike known ones."
     if batch_size < 1: raise BadInput(f'--batch-size {batch_size}: expected a whole number from 1.')
-    from bn_imbalance.deploy.prevalence import estimate_prevalence, prevalence_text
     _check_range(range)
-    estimate = estimate_prevalence(model, images, device, batch_size, pages, range)
-    print(_paragraphs(prevalence_text(estimate)))
+    estimate = deploy.estimate_prevalence(model, images, device, batch_size, pages, range)
+    print(_paragraphs(deploy.prevalence_text(estimate)))
 
 # %% ../nbs/90_cli.ipynb #4c45ecc4
 def bn_data():
@@ -495,22 +479,19 @@ def bn_report(
 
 # %% ../nbs/90_cli.ipynb #report002
 def _report(out_dir, out, verbose, flags):
-    from bn_imbalance.evaluate.runs import read_runs
-    from bn_imbalance.report.ablation import is_ablation, write_ablation
-    from bn_imbalance.report.comparison import write_overview, write_report
-    from bn_imbalance.report.learning_curve import is_curve, read_curve
     goal = _goal(flags)
     if not out_dir: raise BadInput('give at least one folder that bn-compare or bn-ablate wrote.')
-    if len(out_dir) == 1 and is_curve(out_dir[0]):
-        return _show_curve(read_curve(out_dir[0]), out_dir[0], goal)
-    found, boards = [read_runs(d) for d in out_dir], []
+    if len(out_dir) == 1 and report.is_curve(out_dir[0]):
+        return _show_curve(report.read_curve(out_dir[0]), out_dir[0], goal)
+    found, boards = [evaluate.read_runs(d) for d in out_dir], []
     for d, runs in zip(out_dir, found):
-        ablation = is_ablation(runs)
-        page, lb, *rest = (write_ablation if ablation else write_report)(runs, d, goal=goal)
+        ablation = report.is_ablation(runs)
+        write = report.write_ablation if ablation else report.write_report
+        page, lb, *rest = write(runs, d, goal=goal)
         if len(found) == 1: _show_ablation(lb, runs) if ablation else _show(rest[1], lb, rest[0], verbose)
         boards.append(lb)
         _show_files(Path(d)/'results.csv', page)
-    if len(found) > 1: print(f'Overview: {write_overview(boards, out)}')
+    if len(found) > 1: print(f'Overview: {report.write_overview(boards, out)}')
     elif not ablation: return rest[1]
 
 # %% ../nbs/90_cli.ipynb #12a891b7
@@ -529,29 +510,26 @@ def bn_fit(
     _check_one_source(compare, flags)
     if add: return _add(data, recipe, add, out, flags)
     s, goal = _begin(data, flags)
-    from bn_imbalance.metrics import interval_text
-    from bn_imbalance.deploy import fitting
-    from bn_imbalance.deploy.model import check_free
     from bn_imbalance.recipes.registry import get_recipes
-    from bn_imbalance.training.run import data_config
-    goal, first = replace(goal, level=level), fitting.default_recipe(s, _n_classes(flags))
-    check_free(out)
+    goal, first = replace(goal, level=level), deploy.default_recipe(s, _n_classes(flags))
+    deploy.check_free(out)
     if compare:
-        first, s, known, passed = fitting.recommended_recipe(compare, s, goal, **_changes(flags))
+        first, s, known, passed = deploy.recommended_recipe(compare, s, goal, **_changes(flags))
         if passed and not recipe: print(_paragraphs([f'Passed over, though ahead: {o}' for o in passed]))
         flags['multiclass'] = flags.get('multiclass') or known[0].multiclass
     chosen, = get_recipes([recipe or first])
-    fitting.check_portable(chosen, s)
-    def protocol(d): return fitting.fit_protocol(d, flags.get('protocol'))
+    deploy.check_portable(chosen, s)
+    def protocol(d): return deploy.fit_protocol(d, flags.get('protocol'))
     d = _read(data, flags, s, f'; recipe {chosen.name}; threshold for {goal}', protocol)
-    if compare and known[0].data['fingerprint'] != data_config(d, known[0].data['protocol'])['fingerprint']:
+    of = known[0].data if compare else {}
+    if compare and of['fingerprint'] != training.data_config(d, of['protocol'])['fingerprint']:
         raise BadInput(f'--compare {compare}: was made from other images than {data}. Give the '
                        'same data and classes.')
     s = _in_tiles(d, s, chosen.blend_of or [chosen], flags)
-    model = fitting.fit(d, chosen.name, s, goal, _execution(flags, out), known if compare else (),
+    model = deploy.fit(d, chosen.name, s, goal, _execution(flags, out), known if compare else (),
                         _answered(compare, goal, chosen.name), protocol(d))
     for k, v in model.about['metrics'].items():
-        print(f'{k.replace("_", " "):18} {interval_text(*v)}')
+        print(f'{k.replace("_", " "):18} {evaluate.interval_text(*v)}')
     print(f'Model: {out}\nCard: {Path(out)/"card.md"}')
 
 # %% ../nbs/90_cli.ipynb #addcli01
@@ -561,18 +539,15 @@ def _add(model, recipe, add, out, flags):
     examples = [o.strip().rpartition(':')[::2] for o in add.split(',')]
     if bad := [':'.join(o) for o in examples if not all(o)]:
         raise BadInput(f'--add {bad[0].strip(":")}: expected an image and its class, such as missed.jpg:broken.')
-    from bn_imbalance.deploy.adding import add_examples
-    from bn_imbalance.deploy.model import check_free
-    check_free(out)
-    added = add_examples(model, examples, recipe, _execution(flags, out))
+    deploy.check_free(out)
+    added = deploy.add_examples(model, examples, recipe, _execution(flags, out))
     print(_plain(_paragraphs(added.lines)))
     print(f'Model: {out}. {model} is as it was: take the one that you trust.')
 
 # %% ../nbs/90_cli.ipynb #answered1
 def _answered(compare, goal, recipe):
     "What the comparison said, for the card; None if that is of another recipe or goal"
-    from bn_imbalance.report.comparison import read_answer
-    said = read_answer(compare, goal) if compare else None
+    said = report.read_answer(compare, goal) if compare else None
     same = said and said.numbers['recipe'].split(':')[0] == recipe.split(':')[0]
     return said.to_dict() if same else None
 
@@ -597,24 +572,20 @@ def bn_predict(
     _check_range(range)
     if explain and backend == 'ray':
         raise BadInput('--explain: heat maps are made with --backend serial only.')
-    from bn_imbalance.deploy.model import load_model
-    from bn_imbalance.deploy.predict import find_images, noticed, predict_csv, predictions
-    from bn_imbalance.models.backbones import usable_device
-    find_images(images, pages=pages) # a missing file is reported first
-    m, also, odd, left = load_model(model), None, {}, Counter()
+    deploy.find_images(images, pages=pages) # a missing file is reported first
+    m, also, odd, left = deploy.load_model(model), None, {}, Counter()
     if backend == 'ray':
-        from bn_imbalance.find.distributed import ray_predictions
-        predictions = partial(ray_predictions, workers=workers, device=device)
-    else: m.net.to(usable_device(device))
-    run = partial(predictions, span=range, odd=odd)
+        run = partial(find.ray_predictions, workers=workers, device=device)
+    else: run, _ = deploy.predictions, m.net.to(models.usable_device(device))
+    run = partial(run, span=range, odd=odd)
     if explain:
-        from bn_imbalance.deploy.explain import heat_map_writer
-        also = heat_map_writer(m, explain)
-    try: n, bad, before = predict_csv(m, images, csv, batch_size, also, bool(csv), run, left, pages)
+        also = deploy.heat_map_writer(m, explain)
+    how = batch_size, also, bool(csv), run, left, pages
+    try: n, bad, before = deploy.predict_csv(m, images, csv, *how)
     except BrokenPipeError: # whatever reads our lines has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    for text in noticed(odd, left, range or m.settings.range): print(text, file=sys.stderr)
+    for text in deploy.noticed(odd, left, range or m.settings.range): print(text, file=sys.stderr)
     print(_summary(n, bad, before) + f' Table: {csv}'*bool(csv), file=sys.stderr)
 
 # %% ../nbs/90_cli.ipynb #predicthelp
@@ -649,33 +620,26 @@ def bn_find(
     if answers: print(f'{q.merge(answers)} new answers from {answers}.')
     print(_paragraphs(more(q) if more else [f'{len(q.rows)} images to look at.']), flush=True)
     if page:
-        from bn_imbalance.find.labelling import offline_page
-        file, shown, left = offline_page(out, page)
+        file, shown, left = find.offline_page(out, page)
         more_text = f'; {left} more had no room or cannot be shown'*bool(left)
         print(f'Page: {file}, {shown} images{more_text}')
-    if serve:
-        from bn_imbalance.find.labelling import serve
-        serve(out, port, who, more and (lambda q: more(q)[-1]))
+    if serve: find.serve(out, port, who, more and (lambda q: more(q)[-1]))
     if not (serve or page):
         print(f'To look at them: {_typed("bn-find") or "bn-find ..."} --serve, or --page FILE')
 
 # %% ../nbs/90_cli.ipynb #34701f51
 def _review(model, table, out):
     "A queue of the images that a model is not sure of"
-    from bn_imbalance.deploy.model import load_model
-    from bn_imbalance.find.queue import Queue, review_queue
-    if (Path(out)/'find.json').exists(): return Queue(out)
-    classes = load_model(model).classes
+    if (Path(out)/'find.json').exists(): return find.Queue(out)
+    classes = deploy.load_model(model).classes
     if len(classes) > 2:
         raise BadInput(f'{model}: a model of {len(classes)} classes; the page knows two.')
-    return review_queue(table, out, *classes, model)
+    return find.review_queue(table, out, *classes, model)
 
 def _embed(flags):
     "What computes features of images: this process, or Ray"
-    from bn_imbalance.find.pool import embed
-    if flags.get('backend') != 'ray': return embed
-    from bn_imbalance.find.distributed import ray_embed
-    return partial(ray_embed, workers=flags.get('workers'), device=flags.get('device'))
+    if flags.get('backend') != 'ray': return find.embed
+    return partial(find.ray_embed, workers=flags.get('workers'), device=flags.get('device'))
 
 # %% ../nbs/90_cli.ipynb #68426fd4
 def _search(data, images, n, strategy, recipe, compare, out, flags):
@@ -685,34 +649,30 @@ def _search(data, images, n, strategy, recipe, compare, out, flags):
     _check_one_source(compare, flags)
     model, s, first = (Path(data)/'model.json').is_file(), _settings(flags), 'ridge'
     if not model: check_source(data)
-    from bn_imbalance.deploy.fitting import recommended_recipe
-    from bn_imbalance.deploy.predict import find_images, noticed
-    from bn_imbalance.find.search import (STRATEGIES, check_searchable, found_text, next_round,
-        round_text, search_with_data, search_with_model, start_search, write_labels)
-    from bn_imbalance.models.backbones import usable_device
-    if strategy not in STRATEGIES:
-        raise BadInput(f'--strategy {strategy}: unknown. {suggest(strategy, STRATEGIES)}')
-    find_images(images) # a missing file is reported first
-    device = 'cpu' if flags.get('backend') == 'ray' else usable_device(flags.get('device'))
+    if strategy not in find.STRATEGIES:
+        raise BadInput(f'--strategy {strategy}: unknown. {suggest(strategy, find.STRATEGIES)}')
+    deploy.find_images(images) # a missing file is reported first
+    device = 'cpu' if flags.get('backend') == 'ray' else models.usable_device(flags.get('device'))
     if compare:
-        changes = _changes(flags)
-        first, s, *_ = recommended_recipe(compare, s, _goal(flags), check_searchable, **changes)
+        usable, changes = find.check_searchable, _changes(flags)
+        first, s, *_ = deploy.recommended_recipe(compare, s, _goal(flags), usable, **changes)
     recipe = recipe or first
-    if model: search = search_with_model(data, recipe, device, s.range)
+    if model: search = find.search_with_model(data, recipe, device, s.range)
     else: # a pattern may name a class without a known image: MT_* becomes MT_rare
         known = _read(data, flags, s, rare_later=True)
         name = re.sub(r'[*?]+', 'rare', (flags.get('minority') or 'minority').split(',')[0].strip())
-        search = search_with_data(known, s, recipe, device, name)
+        search = find.search_with_data(known, s, recipe, device, name)
     odd, left = {}, Counter()
-    q = start_search(search, images, out, True, partial(_embed(flags), odd=odd), left, flags.get('pages') or 'first')
-    for text in noticed(odd, left, search.embedder.span): print(text, file=sys.stderr)
+    embed, pages = partial(_embed(flags), odd=odd), flags.get('pages') or 'first'
+    q = find.start_search(search, images, out, True, embed, left, pages)
+    for text in deploy.noticed(odd, left, search.embedder.span): print(text, file=sys.stderr)
     def more(q):
-        rows, text = q.rows, found_text(q, search)
+        rows, text = q.rows, find.found_text(q, search)
         last = set(rows.path[rows['round'] == rows['round'].max()])
-        if len(q.answers()): text.append(f'All labels, to train with: {write_labels(q, search)}')
+        if len(q.answers()): text += [f'All labels, to train with: {find.write_labels(q, search)}']
         if last and not last & set(q.answers().path):
             return [*text, f'Round {rows["round"].max()} is waiting: {len(last)} images.']
-        return text + round_text(q, *next_round(q, search, n, strategy))
+        return text + find.round_text(q, *find.next_round(q, search, n, strategy))
     return q, more
 
 # %% ../nbs/90_cli.ipynb #0ef22b88
@@ -724,12 +684,9 @@ def bn_serve(
     device:str=None  # cpu, cuda, ...; by default a GPU if there is one
 ):
     "A page on this machine to show a model: drop images on it, and see label, probability and heat map."
-    from bn_imbalance.deploy.model import load_model
-    from bn_imbalance.find.show import show_model
-    from bn_imbalance.models.backbones import usable_device
-    m = load_model(model)
-    m.net.to(usable_device(device))
-    show_model(m, port, people)
+    m = deploy.load_model(model)
+    m.net.to(models.usable_device(device))
+    find.show_model(m, port, people)
 
 @command
 def bn_export(
@@ -739,8 +696,6 @@ def bn_export(
 ):
     "A model for other machines: final BN folded, checked against the model before it is saved."
     if not (onnx or torch): raise BadInput('give --onnx FILE or --torch FILE.')
-    from bn_imbalance.deploy.export import export_onnx, export_torch
-    from bn_imbalance.deploy.model import load_model
-    m = load_model(model)
-    if onnx: print(f'ONNX: {export_onnx(m, onnx)}')
-    if torch: print(f'PyTorch: {export_torch(m, torch)}')
+    m = deploy.load_model(model)
+    if onnx: print(f'ONNX: {deploy.export_onnx(m, onnx)}')
+    if torch: print(f'PyTorch: {deploy.export_torch(m, torch)}')

@@ -194,11 +194,8 @@ def check_arch(arch:str): # torchvision or timm name
     if known: raise no_network(arch, known)
 
 # %% ../nbs/00_core.ipynb #3984919b
-def write_atomic(
-    path:str|Path,    # of the file
-    content:str|bytes # text may hold file names that are not UTF-8
-)->Path: # the same path
-    "Write a file completely or not at all; raises `BadInput` if it cannot be written"
+def write_atomic(path:str|Path, content:str|bytes)->Path: # the same path
+    "Write bytes or text (perhaps not UTF-8) completely or not at all; raises `BadInput` if it cannot"
     path = Path(path)
     tmp = path.with_name(f'.{path.name[:40]}.{uuid.uuid4().hex}')
     if isinstance(content, str): content = content.encode('utf-8', 'surrogateescape')

@@ -121,9 +121,7 @@ def _numbered(c):
     if len(c.data.names) > 2: return y, c.data.names
     return y, [f'the {name}' if name in LABELS else name for name in map(c.data.called, LABELS)]
 
-def check_labels(
-    c:Check # from `check_data`; gets `doubtful`, and a finding
-)->pd.DataFrame: # by rows of `c.items`: label, looks_like, probability, influence, neighbors
+def check_labels(c:Check)->pd.DataFrame: # `c` gets them, and a finding
     "Find doubtful labels; raises `BadInput` if there is one class only"
     y, names = _numbered(c)
     if len(names) < 2:
@@ -142,10 +140,7 @@ def check_labels(
     return t
 
 # %% ../../nbs/audit/03_labels.ipynb #a4f57156
-def write_doubtful(
-    c:Check,     # after `check_labels`
-    out:str|Path # the CSV file to write
-)->Path: # the file: path,label,looks_like,probability
+def write_doubtful(c:Check, out:str|Path)->Path: # path, label, looks_like, probability
     "Write the doubtful labels, the most doubtful first"
     t = c.doubtful.assign(path=texts(path_from(out, p) for p in c.items.path[c.doubtful.index]),
                           probability=c.doubtful.probability.map('{:.4f}'.format))

@@ -133,11 +133,8 @@ def write_groups(
     return write_atomic(out, csv_text(df))
 
 # %% ../../nbs/audit/00_subjects.ipynb #022f1f7d
-def effective_number(
-    x,     # (n, d): features of the images of one class
-    groups # (n,)
-)->tuple[float, float]: # intraclass correlation, 0 to 1; effective number of images
-    "Effective number of images (Kish 1965) by the intraclass correlation of features (Donner 1986)"
+def effective_number(x, groups)->tuple[float, float]: # icc (0 to 1), number
+    "Effective number of images (Kish 1965) by the intraclass correlation (icc) of features (Donner 1986)"
     z, (group, k) = np.asarray(x, float) - np.mean(x, 0), pd.factorize(np.asarray(groups))
     z /= z.std(0) + 1e-6
     n, k, sizes = len(z), len(k), np.bincount(group)

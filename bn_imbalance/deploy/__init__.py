@@ -8,9 +8,10 @@ __all__ = []
 # %% ../../nbs/deploy/index.ipynb #door
 import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
-    model=['Model', 'load_model', 'model_card'],
-    fitting=['fit', 'check_portable', 'recommended_recipe'], adding=['add_examples'],
-    predict=['predict_csv', 'predict_images', 'predictions', 'find_images'],
+    model=['Model', 'load_model', 'model_card', 'check_free'],
+    fitting=['fit', 'fit_protocol', 'default_recipe', 'check_portable', 'recommended_recipe'],
+    adding=['add_examples'],
+    predict=['predict_csv', 'predict_images', 'predictions', 'find_images', 'noticed'],
     explain=['heat_maps', 'heat_map_writer', 'overlay'],
     export=['export_onnx', 'export_torch'],
     prevalence=['estimate_prevalence', 'prevalence_text']))

@@ -73,10 +73,7 @@ def heat_maps(
     a, b = z.softmax(1).T[:, :, None, None]
     return _scaled(a*_resized(cam, backbone, shape) + b*maps).cpu().numpy()
 
-def overlay(
-    pixels, # (3, height, width), uint8
-    heat    # (height, width), 0 to 1
-)->Image.Image: # RGB
+def overlay(pixels, heat)->Image.Image: # pixels (3, height, width), uint8
     "An image in gray with its heat map over it"
     image = Image.fromarray(np.moveaxis(np.asarray(pixels), 0, 2))
     gray = np.asarray(image.convert('L').convert('RGB'))
@@ -84,11 +81,8 @@ def overlay(
     return Image.fromarray((gray*(1 - alpha) + glow*alpha).astype(np.uint8))
 
 # %% ../../nbs/deploy/04_explain.ipynb #b2638b25
-def heat_map_writer(
-    model:Model,  # of a network whose backbone makes maps
-    dest:str|Path # folder; made if it does not exist
-)->Callable:      # for `predict_csv(also=)`; writes `dest/NAME-HASH.jpg`, the hash is of the path
-    "A function that writes a heat map for each image of a table; raises `BadInput` if it cannot"
+def heat_map_writer(model:Model, dest:str|Path)->Callable: # for `predict_csv(also=)`
+    "Writes `dest/NAME-HASH.jpg` for each image of a table, the hash is of its path; `BadInput` if it cannot"
     heat_maps(model, torch.zeros(1, 3, *model.shape, dtype=torch.uint8)) # fails now, not later
     if is_address(dest):
         raise BadInput(f'--explain {dest}: heat maps are kept on a disk only. Give a folder.')

@@ -99,10 +99,7 @@ def _export(model, path, write, read, what):
         _check_same(read(blob), module, check_pixels(model), what)
     return write_atomic(path, blob)
 
-def export_torch(
-    model:Model,   # on any device
-    path:str|Path  # file to write, usually .pt2
-)->Path:           # the same
+def export_torch(model:Model, path:str|Path)->Path: # usually .pt2
     "Write a program for `torch.export.load`; raises `BadInput` if it does not compute the same"
     def write(program):
         torch.export.save(program, f := io.BytesIO())
@@ -111,10 +108,7 @@ def export_torch(
     return _export(model, path, write, read, 'the exported program')
 
 # %% ../../nbs/deploy/05_export.ipynb #dec25af9
-def export_onnx(
-    model:Model,   # on any device
-    path:str|Path  # file to write, usually .onnx
-)->Path:           # the same
+def export_onnx(model:Model, path:str|Path)->Path: # usually .onnx
     "Write an ONNX file; raises `BadInput` without the libraries, or if it computes something else"
     try: import onnx, onnxruntime, onnxscript # the exporter of PyTorch needs the last one
     except ImportError as e:

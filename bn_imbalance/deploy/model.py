@@ -192,9 +192,7 @@ def _compared(about): # what the comparison said that the recipe was taken from,
     answer = kept_answer(about)
     return f'\n## The answer of the comparison\n\n{answer.markdown()}\n' if answer else ''
 
-def model_card(
-    model:Model # from `fit` or `load_model`
-)->str:         # Markdown
+def model_card(model:Model)->str: # Markdown
     "What the model is, how good it is, and what it must not be used for"
     a, names, binary = model.about, model.classes, len(model.classes) == 2
     net, n = a['network'], a['trained_on']
@@ -237,9 +235,7 @@ def check_free(out):
 
 # %% ../../nbs/deploy/00_model.ipynb #3432b74f
 @patch
-def save(self:Model,
-    out:str|Path # the folder to make
-)->Path:         # the same
+def save(self:Model, out:str|Path)->Path: # the same; a folder to make
     "Write a model; raises `BadInput` if the folder exists or cannot be written"
     check_free(out)
     part = part_folder(out)
@@ -401,9 +397,7 @@ def _network(about, blob, js, st): # with the tensors in `blob`, if they are tho
     return net
 
 # %% ../../nbs/deploy/00_model.ipynb #ea27dc1f
-def load_model(
-    path:str|Path # a folder that `Model.save` wrote
-)->Model:
+def load_model(path:str|Path)->Model: # from a folder that `Model.save` wrote
     "Read a model; raises `BadInput` for one that is damaged, changed or of another version"
     js, st = Path(path)/'model.json', Path(path)/'model.safetensors'
     text = _read(js)

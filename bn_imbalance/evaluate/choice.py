@@ -51,10 +51,7 @@ def tuning_trials(
     return t.assign(chosen=t.index.isin(best))
 
 # %% ../../nbs/evaluate/04_choice.ipynb #12ccee9e
-def with_tuned(
-    runs:list,           # runs of recipes and of their variants
-    trials:pd.DataFrame  # from `tuning_trials`
-)->list[Run]: # of each recipe, and `name:tuned` if validation chose among tries of it
+def with_tuned(runs:list, trials:pd.DataFrame)->list[Run]: # `name:tuned`: what validation chose
     "Runs of the defaults, and of what validation has chosen"
     chosen, tries = set(zip(trials.variant[trials.chosen], trials.seed[trials.chosen])), set(trials.variant)
     def named(run):

@@ -73,9 +73,7 @@ def measure(self:Goal)->str:
     return self.metric.label + (f' {digits(self.min_recall)}' if self.min_recall else '')
 
 @patch
-def label(self:Goal,
-    prevalence=None # of the minority; None: any
-)->str: # such as `cost per 1000, 1 % rare`
+def label(self:Goal, prevalence=None)->str: # such as `cost per 1000, 1 % rare`
     "The metric in a few words; nothing asked for: F1"
     return f'{self.measure}, {percent(prevalence)} rare' if self.given and prevalence else self.measure
 

@@ -99,10 +99,7 @@ class Queue:
         return f'{self.root}/{path}' if is_address(self.root) else self.root/path
 
 # %% ../../nbs/find/00_queue.ipynb #q0000012
-def new_queue(
-    folder:str|Path, # to make; it may exist, but hold no queue yet
-    info:dict        # root, source, majority, minority, goal, n_images
-)->Queue: # empty
+def new_queue(folder:str|Path, info:dict)->Queue: # empty
     path = Path(folder)/'find.json'
     if path.exists():
         raise BadInput(f'{folder}: there is a queue already. Give another folder, or delete it.')

@@ -68,9 +68,7 @@ def cut_backbone(model, arch)->nn.Module: # from images (n, 3, size, size) to ma
 _IMAGENET = (.485, .456, .406), (.229, .224, .225) # torchvision's
 
 @lru_cache
-def find_backbone(
-    arch:str # torchvision or timm name
-)->Backbone: # known without loading weights
+def find_backbone(arch:str)->Backbone: # known without loading weights
     "Look a network up; raises `BadInput` if there is none, or none that can be cut"
     library = find_library(arch)
     try:

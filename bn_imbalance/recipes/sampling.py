@@ -44,8 +44,8 @@ class Remix(MixUp):
         n = self.counts.to(self.y.device)
         self.lam = remix_labels(self.lam, n[self.y] / n[self.yb1[0]], self.kappa, self.tau)
 
-def remix(counts, alpha:Within(.01, 10, (.1, 2), True)=1., kappa:Within(1, 1e6)=3., tau:Within(0,
-          1)=.5):
+def remix(counts, alpha:Within(.01, 10, (.1, 2), True)=1., kappa:Within(1, 1e6)=3.,
+          tau:Within(0, 1)=.5):
     return Remix(counts, alpha, kappa, tau)
 
 register(Recipe('mixup', 'pairs and their labels mixed, alpha = .4 (Zhang et al. 2018); '

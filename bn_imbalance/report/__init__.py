@@ -10,7 +10,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     plots=['plot_leaderboard', 'plot_margins', 'plot_prevalence', 'plot_cost_map', 'plot_epochs',
            'plot_thresholds', 'recipe_color'],
-    comparison=['write_report', 'write_overview'],
-    ablation=['write_ablation', 'effects', 'main_effects'],
-    learning_curve=['write_curve', 'plot_curve'],
-    backbones=['write_backbones']))
+    comparison=['write_report', 'write_overview', 'read_answer'],
+    ablation=['write_ablation', 'is_ablation', 'ablation_verdict', 'configurations', 'effects',
+        'main_effects', 'paper_best', 'varied'],
+    learning_curve=['write_curve', 'read_curve', 'is_curve', 'curve_text', 'plot_curve'],
+    backbones=['write_backbones', 'backbone_folder']))

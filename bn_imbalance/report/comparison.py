@@ -263,10 +263,7 @@ def read_split(out, runs)->pd.DataFrame|None:
     except (OSError, ValueError) as e: raise BadInput(f'{path}: {e}') from e
 
 # %% ../../nbs/report/03_comparison.ipynb #d6e58b28
-def write_overview(
-    boards:list, # a `Leaderboard` for each comparison, of one goal
-    out:str|Path # a folder
-)->Path: # the page
+def write_overview(boards:list, out:str|Path)->Path: # the page
     "Write `ranks.csv` and `overview.html`; raises `BadInput` if no recipe ran on all data sets"
     df, goal = pd.concat([lb.runs for lb in boards]), boards[0].goal
     table, what = rank_table(df, goal), goal.measure

@@ -11,5 +11,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     loaders=['imbalanced_dls'],
     features=['backbone_features', 'patch_features'],
     engine=['make_learner', 'fit_learner'],
-    run=['run_together'],
-    sweep=['Execution', 'compare', 'recipes_to_run', 'learning_curve']))
+    run=['run_together', 'data_config', 'with_members'],
+    tiles=['with_tiles'],
+    sweep=['Execution', 'compare', 'recipes_to_run', 'CURVE_FIELD', 'curve_sizes', 'learning_curve']))
