@@ -118,8 +118,7 @@ def _check_one_source(compare, flags):
     if compare and flags.get('settings'):
         raise BadInput('give --compare or --settings, not both: a comparison brings its own.')
 
-def _goal(flags):
-    return evaluate.Goal.of(load_settings(flags.get('settings'), **_changes(flags)))
+def _goal(flags): return evaluate.Goal.of(load_settings(flags.get('settings'), **_changes(flags)))
 
 def _begin(data, flags):
     "Settings and goal; wrong input is refused before PyTorch is loaded"

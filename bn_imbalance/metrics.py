@@ -63,13 +63,12 @@ def best_threshold(
 def expected_calibration_error(
     y,               # labels (n,)
     margins,         # (n,)
-    prevalence=None, # of the minority; None: as it is
-    n_bins=15        # of equal width over confidences 0 to 1
+    prevalence=None  # of the minority; None: as it is
 )->float: # 0 (calibrated) to 1
-    "Mean absolute difference between confidence and accuracy over confidence bins"
+    "Mean absolute difference between confidence and accuracy over 15 equal bins of confidence"
     conf = expit(np.abs(margins))
     right = (np.asarray(margins) > 0) == np.asarray(y)
-    bins = np.minimum((conf * n_bins).astype(int), n_bins - 1)
+    bins = np.minimum((conf * 15).astype(int), 14)
     w = prevalence_weights(y, prevalence)
     return float(np.abs(np.bincount(bins, w*(right - conf))).sum() / w.sum())
 
@@ -294,8 +293,8 @@ def paired_difference(a, b)->tuple[float, float, float]: # mean of a - b, low, h
     return mean_interval(np.asarray(a, float) - np.asarray(b, float))
 
 # %% ../nbs/01_metrics.ipynb #bbe20ccf
-def rate_interval(found:float, n:int, level:float=.95)->tuple[float, float]: # low, high
+def rate_interval(found:float, n:int)->tuple[float, float]: # low, high
     "Clopper and Pearson's interval of a rate"
-    a = (1 - level)/2
+    a = (1 - .95)/2
     return (float(betaincinv(found, n - found + 1, a)) if found > 0 else 0.,
             float(betaincinv(found + 1, n - found, 1 - a)) if found < n else 1.)

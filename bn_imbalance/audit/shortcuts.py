@@ -17,7 +17,7 @@ FAMILIES = {'frame': ('width', 'height', 'aspect', 'mode', 'format', 'exif'),
             'light': ('brightness', 'contrast', 'red', 'green', 'blue', 'bytes per pixel')}
 
 # %% ../../nbs/audit/01_shortcuts.ipynb #b324653e
-def clustered_auroc(score, rare, groups, level=.95): # (n,), (n,) bool, (n,) -> AUROC, low, high
+def clustered_auroc(score, rare, groups): # (n,), (n,) bool, (n,) -> AUROC, low, high
     "AUROC with an interval for images in groups (Obuchowski 1997)"
     score, rare = np.asarray(score, float), np.asarray(rare, bool)
     group, placement = pd.factorize(np.asarray(groups))[0], np.empty(len(score))
@@ -31,7 +31,7 @@ def clustered_auroc(score, rare, groups, level=.95): # (n,), (n,) bool, (n,) -> 
         return k/max(1, k - 1)*(a*b).sum()
     a, b = sums(rare), sums(~rare)
     var = cov(a, a, rare) + cov(b, b, ~rare) + 2*cov(a, b, rare | ~rare)
-    half = norm.ppf((1 + level)/2)*var**.5
+    half = norm.ppf(.975)*var**.5
     return float(area), max(0., float(area - half)), min(1., float(area + half))
 
 # %% ../../nbs/audit/01_shortcuts.ipynb #938d114e

@@ -98,8 +98,7 @@ def fetch(
     name:str='plantvillage', # of a source
     parts:str=None,          # of PlantVillage: apple (the default), pepper, tomato; with commas
     out:str|Path=None,       # a folder; None: the cache, where commands and notebooks look
-    url:str=None,            # instead of the source's own
-    timeout:float=20.        # seconds without an answer before it is tried again
+    url:str=None             # instead of the source's own
 )->Path: # the folder with class folders such as `Apple___healthy`
     "Fetch the images of a source; raises `BadInput` naming what could not be fetched"
     known = [k for k, s in SOURCES.items() if s.url]
@@ -113,7 +112,7 @@ def fetch(
     line = '"{class}/{file}","{class}","{group}"'
     lines = [line.format(**r) for r in rows if r['class'] in classes]
     write_atomic(out/'groups.csv', '\n'.join(['path,label,group', *lines, '']))
-    failed = fetch_files(chosen, out, f'{url}/{source.file}', timeout)
+    failed = fetch_files(chosen, out, f'{url}/{source.file}')
     if not failed: return out
     names = [f'{name}: {why}' for name, why in sorted(failed.items())]
     more = [f'and {len(names) - 20} more'] if len(names) > 20 else []

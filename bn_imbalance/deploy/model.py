@@ -262,33 +262,27 @@ def check_names(
         raise BadInput(f'{odd[0]:.200}: a model cannot store a name with line ends, control characters or '
                        'bytes that are not UTF-8. Rename it.')
 
-def _checked(o):
-    assert _storable(o)
-    return o
-
-def _has_rates(d):
-    assert {'recall', 'precision', 'f1'} <= set(d)
-    return d
-
-def _portable_kind(o): # looked up now: a layer of the user's may be registered later than this
-    assert o in PORTABLE
-    return o
+def _must(holds): # a validator
+    def checked(o):
+        assert holds(o)
+        return o
+    return AfterValidator(checked)
 
 def _of_a_model(d): # a model brings its own weights
     assert set(d) <= {f.name for f in fields(Settings)} - {'weights'}
     load_settings(**d)
     return d
 
-_Text = Annotated[str, Field(max_length=999), AfterValidator(_checked)]
+_Text = Annotated[str, Field(max_length=999), _must(_storable)]
 _Number = Annotated[float, Field(gt=-1e300, lt=1e300, allow_inf_nan=False)]
 _Whole = Annotated[int, Field(ge=0, le=10**12)]
 _Three = Annotated[list[_Number], Field(min_length=3, max_length=3)]
-_Kind = Annotated[str, AfterValidator(_portable_kind)] # JSON has no tuples: layers are not strict
+_Kind = Annotated[str, _must(lambda o: o in PORTABLE)] # JSON has no tuples: layers are not strict
 _Simple = Annotated[tuple[_Kind, dict[str, bool | _Number]], Field(strict=False)]
 _Heads = list[Annotated[list[_Simple], Field(min_length=1)]]
 _Layer = Annotated[tuple[_Kind, dict[str, bool | _Number | _Heads]], Field(strict=False)]
 _Name = Annotated[str, Field(max_length=99, pattern=r'^\w+$')] # of a metric, perhaps unknown here
-_Metrics = Annotated[dict[_Name, _Three], AfterValidator(_has_rates)]
+_Metrics = Annotated[dict[_Name, _Three], _must({'recall', 'precision', 'f1'}.issubset)]
 _Setting = bool | Annotated[int, Field(ge=-10**12, le=10**12)] | _Number | _Text | list[_Text]
 
 # %% ../../nbs/deploy/00_model.ipynb #64aa2de2

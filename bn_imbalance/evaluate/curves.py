@@ -41,17 +41,13 @@ def extrapolate(
     return np.stack([one(w), *np.quantile(each, [.025, .975], axis=0)])
 
 # %% ../../nbs/evaluate/08_curves.ipynb #c82b1d83
-def wilson_half_width(rate, n, level=.95)->float: # `n`: subjects looked at
-    "Half the width of Wilson's interval of a proportion"
-    z2 = ndtri((1 + level)/2)**2
+def wilson_half_width(rate, n)->float: # `n`: subjects looked at
+    "Half the width of Wilson's 95 % interval of a proportion"
+    z2 = ndtri(.975)**2
     return float(np.sqrt(z2*(rate*(1 - rate)/n + z2/(4*n**2)))/(1 + z2/n))
 
-def test_size(
-    rate,     # to be promised, 0 to 1
-    within,   # half the width of its interval
-    level=.95 # coverage
-)->int: # subjects of the class
+def test_size(rate, within)->int: # a rate to be promised, half the width of its 95 % interval
     "How many subjects a test needs for a rate to be known that well"
     n = 1
-    while wilson_half_width(rate, n, level) > within: n *= 2
-    return next(k for k in range(n//2 + 1, n + 1) if wilson_half_width(rate, k, level) <= within) if n > 1 else 1
+    while wilson_half_width(rate, n) > within: n *= 2
+    return next((k for k in range(n//2 + 1, n + 1) if wilson_half_width(rate, k) <= within), 1)

@@ -11,9 +11,9 @@ from ..data.formats import parse_range, split_page
 from ..data.images import THREADS, decode, is_address, read_image
 from ..data.sources import short_class
 from ..evaluate.answer import kept_answer
-from ..report.html import style
+from ..report.html import image_bytes, style
 from .queue import Queue, checked_name
-import base64, hashlib, io, json, os, secrets, socket, sys, threading, traceback
+import base64, hashlib, json, os, secrets, socket, sys, threading, traceback
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Callable
@@ -36,8 +36,7 @@ def image_location(q:Queue, i:int): # a path, or an address
 
 def _as_jpeg(im, px):
     im.thumbnail((px, px))
-    im.save(b := io.BytesIO(), 'JPEG', quality=85)
-    return b.getvalue()
+    return image_bytes(im, 'jpeg', quality=85)
 
 _reading = threading.Semaphore(THREADS)
 @lru_cache(maxsize=1024)
@@ -273,8 +272,7 @@ def label_app(server:LabelServer, access:AccessControl): # a FastHTML app
         n = req.query_params.get('n', '0')
         n = int(n) if n.isdecimal() and len(n) < 10 else 0
         return JSONResponse(server.state(req.scope['who'], n))
-    def jpeg(i, make):
-        return Response(make(image_location(server.q, i)), media_type='image/jpeg')
+    def jpeg(i, make): return Response(make(image_location(server.q, i)), media_type='image/jpeg')
     @app.get('/image/{i:int}')
     def image(i:int): return jpeg(i, small_image)
     @app.get('/large/{i:int}')

@@ -12,8 +12,8 @@ from ..deploy.explain import heat_maps, overlay
 from ..deploy.model import Model
 from ..deploy.predict import noticed, predictions
 from .labelling import AccessControl, answer_panel, gate, page_with_policy, run_app
-from ..report.html import style
-import base64, io, json, secrets, tempfile, threading
+from ..report.html import data_uri, style
+import json, tempfile, threading
 from collections import Counter
 from pathlib import Path
 import numpy as np, torch
@@ -38,10 +38,6 @@ class ModelServer:
         p = d.calibrated(np.array([[0., d.threshold]]))[0, 1]
         return dict(classes=classes, sliders=True, prevalence=d.prevalence(m.rare), threshold=float(p))
 
-def _jpeg_url(im):
-    im.save(b := io.BytesIO(), 'JPEG', quality=85)
-    return f'data:image/jpeg;base64,{base64.b64encode(b.getvalue()).decode()}'
-
 @patch
 def predict(self:ModelServer, data:bytes)->dict: # for JSON; raises `BadInput` if it is no image
     "What the model says of one image"
@@ -52,11 +48,11 @@ def predict(self:ModelServer, data:bytes)->dict: # for JSON; raises `BadInput` i
         (t, x), = predictions(m, [path], odd=odd)
         row = t.iloc[0]
         if row.error: raise BadInput(str(row.error).replace(f'{path}: ', ''))
-        heat = None if self.no_heat else _jpeg_url(overlay(x[0], heat_maps(m, x)[0]))
+        heat = None if self.no_heat else data_uri(overlay(x[0], heat_maps(m, x)[0]), 'jpeg', quality=85)
     p = float(row.calibrated_probability)
     return dict(label=short_class(row.label), probability=p, log_odds=float(logit(np.clip(p, 1e-12, 1 - 1e-12))),
                 review=bool(row.review == 'yes'), heat=heat, notes=noticed(odd, Counter(), m.settings.range),
-                image=_jpeg_url(Image.fromarray(np.moveaxis(x[0].numpy(), 0, 2))))
+                image=data_uri(Image.fromarray(np.moveaxis(x[0].numpy(), 0, 2)), 'jpeg', quality=85))
 
 # %% ../../nbs/find/05_show.ipynb #show11
 def _slider(name, text, low, high, value):

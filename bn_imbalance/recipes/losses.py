@@ -47,8 +47,7 @@ class WeightedFocal(nn.Module):
     "Mean of w_y (1 - p)^gamma times cross-entropy; p: probability of the right class"
     def __init__(self, weight, gamma):
         super().__init__()
-        self.gamma = gamma
-        self.register_buffer('weight', weight)
+        self.gamma, self.weight = gamma, nn.Buffer(weight)
     def forward(self, z, y):
         ce = F.cross_entropy(z, y, reduction='none')
         return (self.weight[y] * (1 - (-ce).exp())**self.gamma * ce).mean()
@@ -71,8 +70,7 @@ class VectorScaling(nn.Module):
     "Cross-entropy of scale * logits + shift; both per class (n_classes,)"
     def __init__(self, scale, shift):
         super().__init__()
-        self.register_buffer('scale', scale)
-        self.register_buffer('shift', shift)
+        self.scale, self.shift = nn.Buffer(scale), nn.Buffer(shift)
     def forward(self, z, y): return F.cross_entropy(z*self.scale + self.shift, y)
 
 def logit_adjusted(counts, tau:Within(0, 5, (.25, 2))=1.):
@@ -99,8 +97,7 @@ class LDAM(nn.Module):
     def __init__(self, margins, weight, start):
         super().__init__()
         self.start, self.late = start, False
-        self.register_buffer('margins', margins)
-        self.register_buffer('weight', weight)
+        self.margins, self.weight = nn.Buffer(margins), nn.Buffer(weight)
     def progress(self, done): self.late = done >= self.start # fraction of the training, 0 to 1
     def forward(self, z, y):
         lowered = z - F.one_hot(y, len(self.margins)) * self.margins
@@ -120,7 +117,7 @@ class LabelAwareSmoothing(nn.Module):
     "Cross-entropy with a smoothing per class (n_classes,)"
     def __init__(self, smoothing):
         super().__init__()
-        self.register_buffer('smoothing', smoothing)
+        self.smoothing = nn.Buffer(smoothing)
     def forward(self, z, y):
         logp, eps = z.log_softmax(-1), self.smoothing[y]
         return -((1 - eps)*logp.gather(-1, y[:, None])[:, 0] + eps*logp.mean(-1)).mean()

@@ -43,16 +43,18 @@ def table_html(df):
     return Div(Table(Thead(head), Tbody(*rows)), cls='wide')
 
 # %% ../../nbs/report/01_html.ipynb #29738aee
-def _data_uri(kind, save):
-    save(b := io.BytesIO())
-    return f'data:image/{kind};base64,{base64.b64encode(b.getvalue()).decode()}'
+def image_bytes(im, kind, **options): # jpeg, webp
+    im.save(b := io.BytesIO(), kind, **options)
+    return b.getvalue()
+
+def data_uri(im, kind, **options):
+    return f'data:image/{kind};base64,{base64.b64encode(image_bytes(im, kind, **options)).decode()}'
 
 def figure_html(fig, alt, caption=''):
     "A matplotlib figure; `alt` describes it to readers who cannot see it"
     fig.savefig(b := io.BytesIO(), format='png', dpi=110, facecolor='white')
     exact = Image.open(b).convert('RGB') # no color may change
-    src = _data_uri('webp', lambda f: exact.save(f, 'WEBP', lossless=True))
-    return Figure(Img(src=src, alt=alt), Figcaption(caption) if caption else '')
+    return Figure(Img(src=data_uri(exact, 'webp', lossless=True), alt=alt), Figcaption(caption) if caption else '')
 
 # %% ../../nbs/report/01_html.ipynb #d21209df
 def section(title, *parts): return Section(H2(title[0].upper() + title[1:]), *parts)
@@ -72,7 +74,7 @@ def thumb(path, caption):
     try: im = read_image(path)
     except BadInput: return ''
     im.thumbnail((192, 192)) # more than the page shows, for screens of high resolution
-    src = _data_uri('webp', lambda f: im.save(f, 'WEBP', quality=60))
+    src = data_uri(im, 'webp', quality=60)
     return Figure(Img(src=src, alt=caption, loading='lazy'), Figcaption(caption))
 
 def thumbs(rows, caption=lambda o: short_class(o['class'])):
