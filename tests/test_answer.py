@@ -163,7 +163,7 @@ def test_stopped_it_answers_from_what_is_there(command, folder, tmp_path, monkey
         calls.append([r.recipe for r in runs])
         if len(calls) == 1: raise KeyboardInterrupt
         return runs
-    monkeypatch.setattr(sweep, 'compare', stopped)
+    monkeypatch.setattr('bn_imbalance.training.compare', stopped)
     code, text, err = command('bn-compare', folder, '--recipes', 'plain,blend', '--out', out, *QUICK)
     assert code == 1 and 'From the 2 of 2 splits' in text and 'Take' in text and 'rerun the command to resume' in err
     assert calls[0] == calls[1] and 'blend' in calls[1] and 'blend' in text # whose members are done is there, too

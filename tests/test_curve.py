@@ -90,7 +90,7 @@ def test_recipes_of_a_curve(folder, command, monkeypatch, tmp_path):
     def stopped(data, sizes, s, protocol, execution, field):
         seen.append([r.name for r in field])
         raise BadInput('enough')
-    monkeypatch.setattr(sweep, 'learning_curve', stopped)
+    monkeypatch.setattr('bn_imbalance.training.learning_curve', stopped)
     (tmp_path/'usual.ini').write_text('[compare]\nrecipes = usual\n')
     (tmp_path/'other.ini').write_text('[training]\nepochs = 2\n')
     own, usual = ([r.name for r in get_recipes(o)] for o in (sweep.CURVE_FIELD, 'usual'))

@@ -137,14 +137,12 @@ INPUTS = {**{f'file {k!r}': one_file(k, v) for k, v in FILES.items()}, **{f'tabl
 def reached(monkeypatch):
     "Commands stop where training would begin: what they were given by then"
     from bn_imbalance.core import BadInput
-    from bn_imbalance.deploy import fitting
-    from bn_imbalance.training import sweep
     seen = []
     def stop(data, *args, **kwargs):
         seen.append(data)
         raise BadInput('trained.')
-    monkeypatch.setattr(sweep, 'compare', stop)
-    monkeypatch.setattr(fitting, 'fit', stop)
+    monkeypatch.setattr('bn_imbalance.training.compare', stop)
+    monkeypatch.setattr('bn_imbalance.deploy.fit', stop)
     return seen
 
 COMMON = ['--recipes', 'ridge', '--tuned', 'none', '--seeds', '2', '--size', '32', '--arch', 'resnet18', '--weights',

@@ -8,11 +8,11 @@ __all__ = ['Data', 'read_items', 'read_data']
 # %% ../../nbs/data/06_items.ipynb #0fdb0f04
 from ..core import BadInput, suggest
 from .copies import join_copies
-from .formats import (
-    n_pages, open_bytes, parse_range, range_text, split_page, usual_range)
-from .images import check_images, file_bytes, texts
+from .formats import parse_range, range_text, usual_range
+from .images import check_images, texts
 from .sources import SOURCES, source_text, check_source, source_of, default_classes
-from .tables import class_key, from_csv, from_folder, one_spelling, split_of
+from bn_imbalance.data.tables import (class_key, from_csv, from_folder, one_spelling, page_paths,
+    some_names, split_of)
 import fnmatch, glob, os, re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ def pool_classes(items, minority=None, majority=None, where='data', rare_later=F
     n = items[items.path != ''].label.value_counts().reindex(items.label.unique(), fill_value=0)
     parts = {split_of(c) for c in n.index}
     if len(n) > 1 and '' not in parts and len(parts) > 1:
-        raise BadInput(f'{where}: {_some(n.index)} look like parts of a split, not like classes. Give '
+        raise BadInput(f'{where}: {some_names(n.index)} look like parts of a split, not like classes. Give '
                        'the classes as labels, and these in a column split.')
     if (n > 0).sum() > 1 and not minority:
         n = n[n.index.isin(texts(_with_images(n.index, dict(zip(n.index, n)), notes, majority)))]
@@ -64,7 +64,7 @@ def _pools(n, minority, majority, where):
     elif minority in both and majority not in both: majo = [c for c in majo if c != minority]
     elif both:
         raise BadInput(f'{where}: --minority {minority} and --majority {majority} both match '
-                       f'{_some(both)}. Name the class in full in the one it belongs to.')
+                       f'{some_names(both)}. Name the class in full in the one it belongs to.')
     for label, cs in ('minority', mino), ('majority', majo):
         if not cs: raise BadInput(f'{where}: no class is left for the {label}.')
     return mino, majo
@@ -72,11 +72,11 @@ def _pools(n, minority, majority, where):
 def _lower(where, n): # a hint if the classes are one folder below
     d = Path(str(where))/str(n.index[0])
     found = sorted(o.name for o in d.iterdir() if o.is_dir() and o.name[0] != '.') if d.is_dir() else []
-    return f' The folder {d} holds {_some(found)}: one level too high? Give it.' if len(found) > 1 else ''
+    return f' The folder {d} holds {some_names(found)}: one level too high? Give it.' if len(found) > 1 else ''
 
 def _rarest(n, where):
     if len(n) > 2:
-        raise BadInput(f'{where}: {len(n)} classes ({_some(n.index)}). Say which are rare, with '
+        raise BadInput(f'{where}: {len(n)} classes ({some_names(n.index)}). Say which are rare, with '
                        '--minority or --majority: a class name or a pattern.')
     if n.nunique() == 1:
         raise BadInput(f'{where}: both classes have {n.iloc[0]} images. Say which is rare, with '
@@ -103,10 +103,6 @@ def _matching(classes, pattern, where, label):
         found = list(dict.fromkeys(sum(each, [])))
     if found: return found
     raise BadInput(f'{where}: --{label} {pattern} matches no class. {suggest(pattern, classes)}')
-
-def _some(names, n=6):
-    names = list(names)
-    return ', '.join(names[:n]) + (f' and {len(names) - n} more' if len(names) > n else '')
 
 # %% ../../nbs/data/06_items.ipynb #26ee4b94
 LABELS = 'majority', 'minority' # in the order of the network's outputs
@@ -155,7 +151,7 @@ class Data:
     def called(self, label): # majority or minority -> its class, if it has a single one
         return c[0] if len(c := self.classes(label)) == 1 else label
     def __repr__(self):
-        major, minor = (f'{n} images of the {o} ({_some(self.classes(o))})'
+        major, minor = (f'{n} images of the {o} ({some_names(self.classes(o))})'
                         for o, n in self.counts.items())
         multiclass = f', {len(self.names)} classes' if len(self.names) > 2 else ''
         return f'{self.name}: {major}, {minor}{multiclass}, {self.items.group.nunique()} groups'
@@ -263,17 +259,10 @@ def decide_range(checked, notes)->str: # 'LOW,HIGH', '' if all have 8 bits
                      f'has {deep.high.max():g}: give --range {range_text(usual)} if that one is wrong.')
     return range_text(span)
 
-def each_page(items)->pd.DataFrame: # of a file with several a row each, `stack.tif[0]`, ...; one subject
+def each_page(items)->pd.DataFrame: # of a file with several a row each; one subject
     "Items of which each is one page"
-    def pages(p):
-        try: return n_pages(open_bytes(file_bytes(split_page(p)[0])))
-        except Exception: return 1 # `check_images` will tell
-    n = items.path.map(pages)
-    out = items.loc[items.index.repeat(n)]
-    page = out.groupby(level=0).cumcount()
-    several = out.index.map(n > 1)
-    out = out.assign(path=texts(f'{p}[{k}]' if many else p for p, k, many in zip(out.path, page, several)))
-    return out.reset_index(drop=True)
+    out = items.assign(path=[page_paths(p) for p in items.path]).explode('path', ignore_index=True)
+    return out.assign(path=texts(out.path))
 
 # %% ../../nbs/data/06_items.ipynb #largenote
 def large_note(checked, size)->list: # of lines; none if images are not much larger

@@ -7,8 +7,10 @@ __all__ = []
 
 # %% ../../nbs/data/04_tables.ipynb #tab3
 from ..core import BadInput
-from .images import TEXT, image_files, is_address, left_text, sub_folders, texts
-from .formats import HEAD, has_image_suffix, is_image
+from bn_imbalance.data.images import (TEXT, file_bytes, image_files, is_address, left_text,
+    sub_folders, texts)
+from bn_imbalance.data.formats import (HEAD, has_image_suffix, is_image, n_pages, open_bytes,
+    split_page)
 import io, os, re, unicodedata
 from collections import Counter
 from pathlib import Path
@@ -21,6 +23,9 @@ def class_key(name)->str:
     s = unicodedata.normalize('NFC', str(name))
     s = ''.join(c for c in s if unicodedata.category(c) != 'Cf')
     return re.sub(r'(?<=\d)\.0+$', '', ' '.join(s.split())).casefold()
+
+def some_names(names, n=6)->str: # `a, b and 3 more`
+    return ', '.join([*names][:n]) + f' and {len(names) - n} more'*(len(names) > n)
 
 def one_spelling(labels, notes):
     "Labels with one spelling per class: one without odd blanks, the most frequent, the first"
@@ -181,11 +186,16 @@ def _check_boxes(root, empty, others): # raise if folders are those of object de
         raise BadInput(f'{root}: {boxes[0]} beside {others[0]}, as for object detection (YOLO, VOC, COCO): that gives '
                        'boxes, not a class for each image. Write a CSV file with columns path and label from it.')
 
+def page_paths(path)->list: # the file, or each of its pages: `stack.tif[0]`, ...
+    try: n = n_pages(open_bytes(file_bytes(split_page(path)[0])))
+    except Exception: n = 1 # reading it will tell
+    return [path] if n == 1 else [f'{path}[{k}]' for k in range(n)]
+
 def _note_inside(df, notes): # does each class hold the same folders?
     inside = df.groupby('label').below.agg(frozenset)
     if len(inside) > 1 and inside.nunique() == 1 and len(names := sorted(inside.iloc[0])) > 1 and '' not in names:
-        def some(o): return ', '.join(o[:3]) + ', ...'*(len(o) > 3)
-        notes.append(f'The folders {some(list(inside.index))} are taken for the classes. Each holds {some(names)}: if '
+        notes.append(f'The folders {some_names(inside.index, 3)} are taken for the classes. Each holds '
+                     f'{some_names(names, 3)}: if '
                      'those are the classes, list the images in a CSV file with columns path, label and group.')
 
 # %% ../../nbs/data/04_tables.ipynb #tab15

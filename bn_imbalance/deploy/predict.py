@@ -7,9 +7,10 @@ __all__ = ['COLUMNS', 'find_images', 'predictions', 'noticed', 'predict_images',
 
 # %% ../../nbs/deploy/03_predict.ipynb #673a756a
 from ..core import BadInput, csv_text, keep_memory
-from ..data.formats import n_pages, open_bytes, parse_range
+from ..data.formats import parse_range
 from ..data.images import (
-    decode_for, decoded, file_bytes, image_files, left_text, matches, odd_texts, texts)
+    decode_for, decoded, image_files, left_text, matches, odd_texts, texts)
+from ..data.tables import page_paths
 from ..models.backbones import forward_rows
 from .csv_lines import left_to_do, open_lines
 from .model import Model, reported_probability
@@ -38,12 +39,7 @@ def find_images(
             raise BadInput(f'{o}: a folder without images. {left_text(left)}'.strip())
         found += [[first], files]
     paths = itertools.chain.from_iterable(found)
-    return paths if pages == 'first' else itertools.chain.from_iterable(map(_pages_of, paths))
-
-def _pages_of(path):
-    try: n = n_pages(open_bytes(file_bytes(path)))
-    except Exception: n = 1 # reading it will tell
-    return [path] if n == 1 else [f'{path}[{k}]' for k in range(n)]
+    return paths if pages == 'first' else itertools.chain.from_iterable(map(page_paths, paths))
 
 # %% ../../nbs/deploy/03_predict.ipynb #40ceefff
 def model_logits(model, x, bs=32)->np.ndarray: # pixels (n, 3, size, size), uint8 -> (n, n_classes)

@@ -24,14 +24,11 @@ class Goal:
     level:float=.9        # of each class this fraction is not misclassified without a review flag
 
     def __post_init__(self):
-        for k in 'cost_miss', 'cost_alarm':
-            v = getattr(self, k)
-            if v is not None and not 0 < v < np.inf:
-                raise BadInput(f'--{k.replace("_", "-")} {v}: expected a number above 0.')
-        for k in 'min_recall', 'prevalence', 'level':
-            v = getattr(self, k)
-            if v is not None and not 0 < v < 1:
-                raise BadInput(f'--{k.replace("_", "-")} {v}: expected a number between 0 and 1.')
+        for k in 'cost_miss', 'cost_alarm', 'min_recall', 'prevalence', 'level':
+            v, cost = getattr(self, k), k.startswith('cost')
+            if v is not None and not 0 < v < (np.inf if cost else 1):
+                within = 'above 0' if cost else 'between 0 and 1'
+                raise BadInput(f'--{k.replace("_", "-")} {v}: expected a number {within}.')
         if (self.cost_miss is None) != (self.cost_alarm is None):
             raise BadInput('--cost-miss and --cost-alarm belong together: only what one is worth against the other '
                            'matters.')
