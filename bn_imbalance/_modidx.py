@@ -1312,6 +1312,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'bn_imbalance/find/show.py'),
                                         'bn_imbalance.find.show.ModelServer.predict': ( 'find/show.html#modelserver.predict',
                                                                                         'bn_imbalance/find/show.py'),
+                                        'bn_imbalance.find.show._jpeg': ('find/show.html#_jpeg', 'bn_imbalance/find/show.py'),
                                         'bn_imbalance.find.show._show_html': ('find/show.html#_show_html', 'bn_imbalance/find/show.py'),
                                         'bn_imbalance.find.show._slider': ('find/show.html#_slider', 'bn_imbalance/find/show.py'),
                                         'bn_imbalance.find.show.show_app': ('find/show.html#show_app', 'bn_imbalance/find/show.py'),

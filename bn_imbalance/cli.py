@@ -224,7 +224,8 @@ def _compare(data, curve, out, thorough, verbose, flags):
     d, boards = _read(data, flags, s, f'; with {", ".join(archs)}' if several else ''), {}
     if not goal.given: print(_assumed(d, flags), flush=True)
     for arch, (t, recipes, trials) in each.items():
-        t, there = _in_tiles(d, t, recipes, flags), report.backbone_folder(out, arch) if several else out
+        there = report.backbone_folder(out, arch) if several else out
+        t = _in_tiles(d, t, recipes, flags)
         page, boards[arch], runs, answer = _compared(d, t, recipes, trials, there, goal, flags, few)
     if several: return _show_backbones(boards, out, d.name)
     _show(answer, boards[arch], runs, verbose)
@@ -276,7 +277,8 @@ def _first_splits(d, s, recipes, out, goal, flags, n=2):
 # %% ../nbs/90_cli.ipynb #compared2
 def _finished(out, recipes, s):
     "The splits on which most is done, and the recipes that are done on all of these"
-    members = {r: {o.name for o in training.with_members([r], s) if not o.blend_of} for r in recipes}
+    def parts(r): return {o.name for o in training.with_members([r], s) if not o.blend_of}
+    members = {r: parts(r) for r in recipes}
     wanted = set().union(*members.values())
     try: runs = [r for r in evaluate.read_runs(out) if r.recipe in wanted and not r.failed]
     except BadInput: return [], []

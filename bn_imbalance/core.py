@@ -195,7 +195,7 @@ def check_arch(arch:str): # torchvision or timm name
 
 # %% ../nbs/00_core.ipynb #3984919b
 def write_atomic(path:str|Path, content:str|bytes)->Path: # the same path
-    "Write bytes or text (perhaps not UTF-8) completely or not at all; raises `BadInput` if it cannot"
+    "Write bytes or text (perhaps not UTF-8) completely or not at all; may raise `BadInput`"
     path = Path(path)
     tmp = path.with_name(f'.{path.name[:40]}.{uuid.uuid4().hex}')
     if isinstance(content, str): content = content.encode('utf-8', 'surrogateescape')

@@ -203,7 +203,6 @@ def precision_recall_f1(
     hit, positive, total = ((w*o).sum() for o in (y & pred, pred, y))
     return float(hit/positive if positive else 0), float(hit/total), float(2*hit/(positive + total))
 
-# %% ../nbs/01_metrics.ipynb #a1d0c0e1
 def _registered(y, m, pred):
     "Those of the registered metrics that tables of runs show and that have a formula"
     w, prevalence, recall, alarms = np.ones(len(y)), y.mean(), pred[y].mean(), pred[~y].mean()

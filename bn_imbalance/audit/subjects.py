@@ -134,7 +134,7 @@ def write_groups(
 
 # %% ../../nbs/audit/00_subjects.ipynb #022f1f7d
 def effective_number(x, groups)->tuple[float, float]: # icc (0 to 1), number
-    "Effective number of images (Kish 1965) by the intraclass correlation (icc) of features (Donner 1986)"
+    "Effective number of images (Kish 1965) by the correlation within subjects (Donner 1986)"
     z, (group, k) = np.asarray(x, float) - np.mean(x, 0), pd.factorize(np.asarray(groups))
     z /= z.std(0) + 1e-6
     n, k, sizes = len(z), len(k), np.bincount(group)

@@ -27,8 +27,8 @@ def pool_classes(items, minority=None, majority=None, where='data', rare_later=F
     n = items[items.path != ''].label.value_counts().reindex(items.label.unique(), fill_value=0)
     parts = {split_of(c) for c in n.index}
     if len(n) > 1 and '' not in parts and len(parts) > 1:
-        raise BadInput(f'{where}: {some_names(n.index)} look like parts of a split, not like classes. Give '
-                       'the classes as labels, and these in a column split.')
+        raise BadInput(f'{where}: {some_names(n.index)} look like parts of a split, not like '
+                       'classes. Give the classes as labels, and these in a column split.')
     if (n > 0).sum() > 1 and not minority:
         n = n[n.index.isin(texts(_with_images(n.index, dict(zip(n.index, n)), notes, majority)))]
     if rare_later and _only_majority(n.index, minority, majority): mino, majo = [], list(n.index)
@@ -72,12 +72,13 @@ def _pools(n, minority, majority, where):
 def _lower(where, n): # a hint if the classes are one folder below
     d = Path(str(where))/str(n.index[0])
     found = sorted(o.name for o in d.iterdir() if o.is_dir() and o.name[0] != '.') if d.is_dir() else []
-    return f' The folder {d} holds {some_names(found)}: one level too high? Give it.' if len(found) > 1 else ''
+    text = f' The folder {d} holds {some_names(found)}: one level too high? Give it.'
+    return text if len(found) > 1 else ''
 
 def _rarest(n, where):
     if len(n) > 2:
-        raise BadInput(f'{where}: {len(n)} classes ({some_names(n.index)}). Say which are rare, with '
-                       '--minority or --majority: a class name or a pattern.')
+        raise BadInput(f'{where}: {len(n)} classes ({some_names(n.index)}). Say which are rare, '
+                       'with --minority or --majority: a class name or a pattern.')
     if n.nunique() == 1:
         raise BadInput(f'{where}: both classes have {n.iloc[0]} images. Say which is rare, with '
                        '--minority.')

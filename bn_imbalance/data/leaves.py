@@ -29,7 +29,6 @@ def _noise(rng, size, cells):
     y, x = rng.integers(size, size=2)
     return f[y:y+size, x:x+size]
 
-# %% ../../nbs/data/02_leaves.ipynb #12e87f12
 @lru_cache(maxsize=8)
 def _grid(size):
     a = (np.arange(size, dtype=np.float32) + .5)*2/size - 1

@@ -194,8 +194,8 @@ def page_paths(path)->list: # the file, or each of its pages: `stack.tif[0]`, ..
 def _note_inside(df, notes): # does each class hold the same folders?
     inside = df.groupby('label').below.agg(frozenset)
     if len(inside) > 1 and inside.nunique() == 1 and len(names := sorted(inside.iloc[0])) > 1 and '' not in names:
-        notes.append(f'The folders {some_names(inside.index, 3)} are taken for the classes. Each holds '
-                     f'{some_names(names, 3)}: if '
+        notes.append(f'The folders {some_names(inside.index, 3)} are taken for the classes. Each '
+                     f'holds {some_names(names, 3)}: if '
                      'those are the classes, list the images in a CSV file with columns path, label and group.')
 
 # %% ../../nbs/data/04_tables.ipynb #tab15

@@ -82,7 +82,7 @@ def overlay(pixels, heat)->Image.Image: # pixels (3, height, width), uint8
 
 # %% ../../nbs/deploy/04_explain.ipynb #b2638b25
 def heat_map_writer(model:Model, dest:str|Path)->Callable: # for `predict_csv(also=)`
-    "Writes `dest/NAME-HASH.jpg` for each image of a table, the hash is of its path; `BadInput` if it cannot"
+    "Writes `dest/NAME-HASH.jpg` for each image of a table; may raise `BadInput`"
     heat_maps(model, torch.zeros(1, 3, *model.shape, dtype=torch.uint8)) # fails now, not later
     if is_address(dest):
         raise BadInput(f'--explain {dest}: heat maps are kept on a disk only. Give a folder.')

@@ -39,7 +39,6 @@ def describe_head(head:nn.Module)->list: # [kind, arguments] per layer, JSON
                        f'{", ".join(PORTABLE)}.')
     return [layer(m) for m in head_layers(head)]
 
-# %% ../../nbs/deploy/00_model.ipynb #3a20b954
 def head_inputs(layers:list)->tuple: # `layers` from `describe_head`
     "What a head is given: `features`, `patches` or both"
     kind, args = layers[0]
@@ -47,7 +46,7 @@ def head_inputs(layers:list)->tuple: # `layers` from `describe_head`
     return getattr(PORTABLE[kind][0], 'inputs', ('features',))
 
 def build_network(arch:str, layers:list, size:int=None, grid:tuple=(1, 1))->nn.Sequential:
-    "As fastai cuts it: [body, [pooling, head]]; `layers` from `describe_head`, `size` for patches or tiles"
+    "As fastai cuts it: [body, [pooling, head]]; `layers` from `describe_head`"
     backbone, pool = cut_backbone(new_network(arch), arch), pooling(arch)
     if 'patches' in head_inputs(layers): backbone, pool = PatchBackbone(backbone, arch, size), nn.Sequential()
     if grid != (1, 1): # what is pooled are the tiles
@@ -182,7 +181,6 @@ def _answers(model):
   misclassified without being flagged.{few}
   This holds for images like those it was calibrated on.'''
 
-# %% ../../nbs/deploy/00_model.ipynb #history1
 def _history(about): # what was added to the images of an earlier model
     lines = [f'- `{o["path"]}` as {o["class"]}' for o in about.get('history', ())]
     return '\n## What was added\n\n' + '\n'.join(lines) + '\n' if lines else ''
@@ -301,7 +299,6 @@ _decision_part = _part(
     'forbid', scale=Annotated[_Number, Field(ge=0)], shift=list[_Number], offset=list[_Number],
     bounds=list[_Number], prevalences=list[_Prevalence])
 
-# %% ../../nbs/deploy/00_model.ipynb #4397e966
 _Answer = _part(take=_Text, expect=_Text, sure=_Text, beware=list[_Text], next=_Text) # see `evaluate.answer`
 _Example = _part('forbid', **{'path': _Text, 'class': _Text}) # see `deploy.adding`
 _About = _part(

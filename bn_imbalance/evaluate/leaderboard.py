@@ -235,7 +235,6 @@ def with_interval(row, metric, sign=False)->str: # `mean [low, high]`, '' if the
     known = METRICS.get(metric.removeprefix('goal_'))
     return interval_text(*(row[metric, k] for k in STATS), sign, known.text if known else number)
 
-# %% ../../nbs/evaluate/06_leaderboard.ipynb #6063250c
 def leaderboard_text(lb:Leaderboard)->pd.DataFrame: # texts
     "Who is best, by how much"
     what = '' if lb.goal.given else f'{lb.label} '

@@ -119,7 +119,6 @@ def _flat(d, at=''):
     for k, v in d.items(): out.update(_flat(v, f'{at}{k}.') if isinstance(v, dict) else {f'{at}{k}': v})
     return out
 
-# %% ../../nbs/evaluate/01_runs.ipynb #a0d965c8
 class Store:
     "Runs of one comparison in a folder"
     def __init__(self, out:str|Path): # made when it is not there

@@ -68,23 +68,21 @@ class AccessControl:
         self.people[cookie := secrets.token_urlsafe(32)] = who
         return cookie
 
-# %% ../../nbs/find/03_labelling.ipynb #l0000036
-@patch
-def refuses(self:AccessControl, r)->tuple|None: # status, words
-    "What is wrong with Starlette's request `r`, before anything else looks at it"
-    h, proxy, foreign = r.headers, {self.proxy} - {''}, (403, 'Not from this page.')
-    host, origin, length = (h.get(k, '') for k in ('host', 'origin', 'content-length'))
-    if host not in proxy and host.rsplit(':', 1)[0] not in ('127.0.0.1', 'localhost', '[::1]'):
-        return 421, 'Not a name of this machine.'
-    if len(r.url.path) > 100: return 414, 'Too long.'
-    if r.method in ('GET', 'HEAD'): return None
-    if r.method != 'POST': return 405, 'Only GET and POST.'
-    if origin.split('://')[-1] not in {host, *proxy}: return foreign
-    if h.get('sec-fetch-site', 'same-origin') != 'same-origin': return foreign
-    kind, most = self.accepts
-    if h.get('content-type', '').split(';')[0] != kind: return 415, f'Only {kind}.'
-    if not length.isdecimal(): return 411, 'How long?'
-    if len(length) > 12 or int(length) > most: return 413, f'At most {most} bytes.'
+    def refuses(self, r)->tuple|None: # status, words
+        "What is wrong with Starlette's request `r`, before anything else looks at it"
+        h, proxy, foreign = r.headers, {self.proxy} - {''}, (403, 'Not from this page.')
+        host, origin, length = (h.get(k, '') for k in ('host', 'origin', 'content-length'))
+        if host not in proxy and host.rsplit(':', 1)[0] not in ('127.0.0.1', 'localhost', '[::1]'):
+            return 421, 'Not a name of this machine.'
+        if len(r.url.path) > 100: return 414, 'Too long.'
+        if r.method in ('GET', 'HEAD'): return None
+        if r.method != 'POST': return 405, 'Only GET and POST.'
+        if origin.split('://')[-1] not in {host, *proxy}: return foreign
+        if h.get('sec-fetch-site', 'same-origin') != 'same-origin': return foreign
+        kind, most = self.accepts
+        if h.get('content-type', '').split(';')[0] != kind: return 415, f'Only {kind}.'
+        if not length.isdecimal(): return 411, 'How long?'
+        if len(length) > 12 or int(length) > most: return 413, f'At most {most} bytes.'
 
 # %% ../../nbs/find/03_labelling.ipynb #l0000024
 _HEADERS = {

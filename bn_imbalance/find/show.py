@@ -38,6 +38,8 @@ class ModelServer:
         p = d.calibrated(np.array([[0., d.threshold]]))[0, 1]
         return dict(classes=classes, sliders=True, prevalence=d.prevalence(m.rare), threshold=float(p))
 
+def _jpeg(im): return data_uri(im, 'jpeg', quality=85)
+
 @patch
 def predict(self:ModelServer, data:bytes)->dict: # for JSON; raises `BadInput` if it is no image
     "What the model says of one image"
@@ -48,11 +50,11 @@ def predict(self:ModelServer, data:bytes)->dict: # for JSON; raises `BadInput` i
         (t, x), = predictions(m, [path], odd=odd)
         row = t.iloc[0]
         if row.error: raise BadInput(str(row.error).replace(f'{path}: ', ''))
-        heat = None if self.no_heat else data_uri(overlay(x[0], heat_maps(m, x)[0]), 'jpeg', quality=85)
+        heat = None if self.no_heat else _jpeg(overlay(x[0], heat_maps(m, x)[0]))
     p = float(row.calibrated_probability)
     return dict(label=short_class(row.label), probability=p, log_odds=float(logit(np.clip(p, 1e-12, 1 - 1e-12))),
                 review=bool(row.review == 'yes'), heat=heat, notes=noticed(odd, Counter(), m.settings.range),
-                image=data_uri(Image.fromarray(np.moveaxis(x[0].numpy(), 0, 2)), 'jpeg', quality=85))
+                image=_jpeg(Image.fromarray(np.moveaxis(x[0].numpy(), 0, 2))))
 
 # %% ../../nbs/find/05_show.ipynb #show11
 def _slider(name, text, low, high, value):

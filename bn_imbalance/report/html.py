@@ -54,7 +54,8 @@ def figure_html(fig, alt, caption=''):
     "A matplotlib figure; `alt` describes it to readers who cannot see it"
     fig.savefig(b := io.BytesIO(), format='png', dpi=110, facecolor='white')
     exact = Image.open(b).convert('RGB') # no color may change
-    return Figure(Img(src=data_uri(exact, 'webp', lossless=True), alt=alt), Figcaption(caption) if caption else '')
+    src = data_uri(exact, 'webp', lossless=True)
+    return Figure(Img(src=src, alt=alt), Figcaption(caption) if caption else '')
 
 # %% ../../nbs/report/01_html.ipynb #d21209df
 def section(title, *parts): return Section(H2(title[0].upper() + title[1:]), *parts)

@@ -13,4 +13,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     engine=['make_learner', 'fit_learner'],
     run=['run_together', 'data_config', 'with_members'],
     tiles=['with_tiles'],
-    sweep=['Execution', 'compare', 'recipes_to_run', 'CURVE_FIELD', 'curve_sizes', 'learning_curve']))
+    sweep=['Execution', 'compare', 'recipes_to_run', 'CURVE_FIELD', 'curve_sizes',
+        'learning_curve']))

@@ -65,7 +65,7 @@ def feature_store(s, device, patches=False)->FeatureStore:
 
 # %% ../../nbs/training/01_features.ipynb #f0a4d1b7
 def forward_batches(net, images, size, stats, bs=32, device=None, read=decode)->Iterator[tuple]:
-    "Decode images (paths or addresses) and compute their outputs batch by batch, see `forward_rows`"
+    "Decode images and compute their outputs batch by batch, see `forward_rows`"
     rows = decoded(images, size, read=read)
     return forward_rows(net, rows, stats, bs, usable_device(device))
 
