@@ -631,8 +631,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'bn_imbalance/deploy/export.py'),
                                             'bn_imbalance.deploy.export.Deployed.forward': ( 'deploy/export.html#deployed.forward',
                                                                                              'bn_imbalance/deploy/export.py'),
-                                            'bn_imbalance.deploy.export._check_same': ( 'deploy/export.html#_check_same',
-                                                                                        'bn_imbalance/deploy/export.py'),
                                             'bn_imbalance.deploy.export._difference': ( 'deploy/export.html#_difference',
                                                                                         'bn_imbalance/deploy/export.py'),
                                             'bn_imbalance.deploy.export._export': ( 'deploy/export.html#_export',

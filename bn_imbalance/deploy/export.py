@@ -50,10 +50,6 @@ def _difference(f, module, x): # the largest; relative for logits above 1, which
             worst.append((np.abs(np.asarray(got) - want)/np.maximum(1, np.abs(want))).max())
     return np.max(worst)
 
-def _check_same(f, module, x, what):
-    if not (worst := _difference(f, module, x)) <= 1e-4: # it may be not a number
-        raise BadInput(f'{what} differs from the model by {worst:.2g}; nothing was written.')
-
 # %% ../../nbs/deploy/05_export.ipynb #8497ef54
 def _metadata(model): # texts
     a, d, (height, width) = model.about, model.decision, model.shape
@@ -96,8 +92,9 @@ def _export(model, path, write, read, what):
         except Exception as e:
             why = ' '.join(str(e).split())[:100] or type(e).__name__
             raise BadInput(f'this network cannot be exported ({why}).') from e
-        _check_same(read(blob), module, check_pixels(model), what)
-    return write_atomic(path, blob)
+        worst = _difference(read(blob), module, check_pixels(model))
+    if worst <= 1e-4: return write_atomic(path, blob) # it may be not a number
+    raise BadInput(f'{what} differs from the model by {worst:.2g}; nothing was written.')
 
 def export_torch(model:Model, path:str|Path)->Path: # usually .pt2
     "Write a program for `torch.export.load`; raises `BadInput` if it does not compute the same"
