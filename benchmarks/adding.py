@@ -19,7 +19,7 @@ from bn_imbalance.data.items import read_data
 from bn_imbalance.deploy.adding import add_examples
 from bn_imbalance.deploy.fitting import fit
 from bn_imbalance.deploy.model import load_model
-from bn_imbalance.deploy.predict import predict
+from bn_imbalance.deploy.predict import predict_images
 from bn_imbalance.evaluate.goal import Goal
 from bn_imbalance.training.sweep import Execution
 
@@ -30,8 +30,8 @@ def shuffled(t, rng): return t.iloc[rng.permutation(len(t))]
 
 
 def found(model, field): # which of the field's images are called rare
-    t = predict(model, list(field.path), progress=False).set_index('path').loc[list(map(str, field.path))]
-    return np.isin(t.prediction, [model.classes[c] for c in model.rare])
+    t = predict_images(model, list(field.path)).set_index('path').loc[list(map(str, field.path))]
+    return np.isin(t.label, [model.classes[c] for c in model.rare])
 
 
 @call_parse(pos=['tiles'])
@@ -44,7 +44,8 @@ def main(
     t = read_data(tiles, 'MT_*', 'MT_Free').items
     subjects = rng.permutation(t.group.unique())
     known, field = (t[t.group.isin(o)] for o in (subjects[:len(subjects)*3//5], subjects[len(subjects)*3//5:]))
-    known = pd.concat([shuffled(known[known.label == k], rng)[:n] for k, n in (('majority', FREE), ('minority', DEFECTS))])
+    known = pd.concat([shuffled(known[known.label == k], rng)[:n]
+                       for k, n in (('majority', FREE), ('minority', DEFECTS))])
     out.mkdir(parents=True, exist_ok=True)
     known.assign(label=known.label.map(dict(majority='free', minority='defect')))[['path', 'label', 'group']].to_csv(
         out/'known.csv', index=False)
@@ -52,10 +53,10 @@ def main(
     if not first.exists():
         fit(read_data(out/'known.csv', 'defect'), 'blend', s, GOAL, Execution(first, progress=False))
     hits, sick = found(load_model(first), field), field.label == 'minority'
-    missed = shuffled(field[sick & ~hits].drop_duplicates('group'), rng)[:ADDED]
+    missed = shuffled(field[sick & ~hits], rng)[:ADDED]
     print(f'{hits[sick].mean():.2f} of {sick.sum()} defects found, {hits[~sick].mean():.3f} of {(~sick).sum()} falsely')
     rows = []
-    for i, (path, kind, tile) in enumerate(tqdm(missed[['path', 'class', 'group']].itertuples(index=False), total=len(missed))):
+    for i, (path, kind, tile) in enumerate(tqdm(missed[['path', 'class', 'group']].to_numpy())):
         keep = out/f'{i}.csv'
         if not keep.exists():
             a = add_examples(first, [(path, 'defect')], execution=Execution(out/f'model{i}', progress=False))
