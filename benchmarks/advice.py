@@ -3,8 +3,8 @@
     python benchmarks/advice.py PLANTVILLAGE TILES FIELD_SETS --out advice
 
 Each set is divided by subjects into images that are known and a field part. Of the known ones 500 of the majority and
-12, 30 or 100 (--rare) of the minority are taken, compared as bn-compare does, and each recipe is trained on all of them as
-bn-fit does. Then the field part is predicted. Margins go to sub-folders of --out, one file for each training, where a
+12, 30 or 100 (--rare) of the minority are taken, compared as bn-compare does, and each recipe is trained on all of
+them as bn-fit does. Then the field part is predicted. Margins go to sub-folders of --out, one file for each training, where a
 stopped run goes on; the table goes to bn_imbalance/results/advice.csv, a row per case, goal and recipe:
 
 value          in the field: cost per 1000 images, F1, or precision at the recall
@@ -58,8 +58,8 @@ def sources(plantvillage, tiles, field_sets):
     plants = {p.split(',')[0].lower(): (plantvillage, f'{p}___*', f'{p}___healthy')
               for p in ('Apple', 'Pepper,_bell', 'Tomato')}
     field = {p.parent.name: (p, 'rare', 'ordinary') for p in sorted(Path(field_sets).glob('*/items.csv'))}
-    return plants | field | dict(leaves=('leaves',), elpv=('elpv',), tiles=(tiles, 'MT_*', 'MT_Free'),
-                                 scab=(plantvillage, 'Apple___Apple_scab', 'Apple___Black_rot,Apple___Cedar_apple_rust'))
+    scab = plantvillage, 'Apple___Apple_scab', 'Apple___Black_rot,Apple___Cedar_apple_rust'
+    return plants | field | dict(leaves=('leaves',), elpv=('elpv',), tiles=(tiles, 'MT_*', 'MT_Free'), scab=scab)
 
 
 def divided(data, rare, draw):
