@@ -4,8 +4,8 @@
 
 Each set is divided by subjects into images that are known and a field part. Of the known ones 500 of the majority and
 12, 30 or 100 (--rare) of the minority are taken, compared as bn-compare does, and each recipe is trained on all of
-them as bn-fit does. Then the field part is predicted. Margins go to sub-folders of --out, one file for each training, where a
-stopped run goes on; the table goes to bn_imbalance/results/advice.csv, a row per case, goal and recipe:
+them as bn-fit does. Then the field part is predicted. Margins go to sub-folders of --out, one file for each training,
+where a stopped run goes on; the table goes to bn_imbalance/results/advice.csv, a row per case, goal and recipe:
 
 value          in the field: cost per 1000 images, F1, or precision at the recall
 best_threshold the same with the best threshold that the field allows, known in hindsight (costs only)
