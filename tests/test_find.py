@@ -146,7 +146,7 @@ def test_what_is_left_out(field, search):
     assert len(q.rows) == 106 and not q.rows.path.str.contains('renamed|empty').any()
     told, = found_text(q, search)
     assert told == ('111 images, of which 1 cannot be read, 1 are copies, 3 are among the labelled ones: '
-                    '106 to look for.')
+                    '106 to search.')
 
 
 def test_a_killed_look_goes_on(field, search):
@@ -212,7 +212,7 @@ def test_the_command(field, command):
     args = 'bn-find', field/'known', field/'field', '--out', field/'find', '--n', 12, *FLAGS
     code, out, err = command(*args)
     assert code == 0, err
-    assert '106 images: 106 to look for.' in out and 'Round 1: 12 images to look at, 1 of them' in out
+    assert '106 images: 106 to search.' in out and 'Round 1: 12 images to look at, 1 of them' in out
     assert '--serve' in out
     assert 'Round 1 is waiting: 12 images.' in command(*args)[1]
     q = Queue(field/'find')

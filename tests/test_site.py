@@ -283,6 +283,7 @@ def test_a_table_has_one_head():
     t = pd.DataFrame(dict(a=[1], b=[2]), index=pd.Index(['x'], name='recipe'))
     made = one_head(t.to_html())
     assert made.count('<tr') == 2 and re.findall('<th>(.*?)</th>', made) == ['recipe', 'a', 'b', 'x']
+    assert one_head(t.rename_axis('set', axis=1).to_html()) == made
     for other in t.rename_axis(None), pd.concat({'k': t}, axis=1): # no name; two levels
         assert one_head(other.to_html()) == other.to_html()
 

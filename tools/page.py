@@ -42,11 +42,11 @@ def unbroken(text, table=False):
 
 
 def one_head(html):
-    "The names that pandas gives an index a row of their own go into the empty cells of the row above"
+    "The names to which pandas gives a row of their own, those of an index, go into the first cells of the row above"
     def merged(m):
         upper, lower = (re.findall(r'<th[^>]*>(.*?)</th>', o, re.S) for o in m.groups())
-        k = next((i for i, o in enumerate(upper) if o), 0)
-        if 'span=' in m[1] or len(upper) != len(lower) or any(lower[k:]): return m[0]
+        k = sum(map(bool, lower)) # the name of the columns, if any, makes room for that of the index
+        if 'span=' in m[1] or len(upper) != len(lower) or not all(lower[:k]) or any(upper[:k-1]): return m[0]
         return f'<thead><tr>{"".join(f"<th>{o}</th>" for o in lower[:k] + upper[k:])}</tr></thead>'
     return re.sub(r'<thead>\s*<tr[^>]*>(.*?)</tr>\s*<tr[^>]*>(.*?)</tr>\s*</thead>', merged, html, flags=re.S)
 
@@ -126,7 +126,7 @@ class Page(Processor):
         text = re.sub(rf'\]\({re.escape(home)}(?=[\w/]+\.html)', f']({up}', text).replace('__main__.', '')
         hidden = unshown(self.cfg.nbs_path.resolve())
         text = re.sub(r'\[(`[^`\]]+`)\]\([^)\s]+\.html#([\w.]+)\)', lambda m: m[1 if m[2] in hidden else 0], text)
-        text = text.replace(r'\,', ' ') # on Quarto's Markdown pages a formula's thin space would become a backslash
+        text = text.replace(r'\,', '~') # on Quarto's Markdown pages a formula's thin space would become a backslash
         return text if self.cfg.git_url else re.sub(r'^\[source\]\(/blob/.*\n+', '', text, flags=re.M)
 
     def cell(self, cell):

@@ -348,7 +348,7 @@ def found_text(q:Queue, search:Search)->list: # sentences
     n, c, rare, labels = q.counts(), pool_counts(q, search), q.info['minority'], q.labels()
     words = dict(bad='cannot be read', copies='are copies', labelled='are among the labelled ones')
     less = ', '.join(f'{c[k]} {v}' for k, v in words.items() if c[k])
-    out = [f'{c["images"]} images{f", of which {less}" if less else ""}: {c["left"]} to look for.']
+    out = [f'{c["images"]} images{f", of which {less}" if less else ""}: {c["left"]} to search.']
     if not (search.knows or n['found']):
         out.append(f'No image of {rare} is known yet. So the strangest images come first, by '
                    'distance to the ordinary ones, and how good that order is cannot be measured: '
