@@ -228,6 +228,27 @@ def test_processed_notebook(built, path):
     assert not hidden & {bare(c['source']) for c in cells}
 
 
+def slug(heading): # as Pandoc makes it
+    plain = re.sub(r'\[([^]]*)\]\([^)]*\)|[`*]', r'\1', heading.lower())
+    return re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', plain).strip()))
+
+
+@each
+def test_identifiers_are_unique_and_tables_parse(built, path):
+    ids = []
+    for c in json.loads((built[0]/path.relative_to(nbs)).read_text())['cells']:
+        texts = [''.join(data.get('text/markdown', '')) for _, data in outputs(c)]
+        if c['cell_type'] == 'markdown': texts = [''.join(c['source'])]
+        for text in texts:
+            text = re.sub(r'^ *```.*?^ *```', '', text, flags=re.S|re.M)
+            for heading in re.findall(r'^#{2,6} (.*)$', text, re.M):
+                named = re.search(r'\{#(\S+)', heading)
+                ids.append(named[1] if named else slug(heading))
+            for table in re.findall(r'(?:^\|.*\|$\n?)+', text, re.M): # a pipe within code divides cells, too
+                assert len({row.replace(r'\|', '').count('|') for row in table.splitlines()}) == 1, table
+    assert len(set(ids)) == len(ids), sorted(o for o in set(ids) if ids.count(o) > 1)
+
+
 def test_page_follows_the_address_of_the_project(monkeypatch):
     import page as _docs
     def page(**address):

@@ -54,7 +54,10 @@ def page(path):
     plain = sub(html_only + r'| \{#\S+ \.api\}$', '', text)
     plain = sub(r'!\[[^\n]*\]\([^)\n]*\)(\{[^}\n]*\})?\n+<p class="figcaption">(.*?)</p>', r'*\2*', plain)
     plain = sub(r'!\[([^\n]*)\]\([^)\n]*\)(\{[^}\n]*\})?', r'*Figure: \1*', plain)
-    text = sub(r'^---\n\n(\[source\][^\n]*\n+)?## (\S+) \{#(\S+) \.api\}$', r'<hr id="\3">\n\n\1### \2', text)
+    def entry(m): # Sphinx makes the identifier of a heading that is one plain word
+        rule = '<hr>' if m[3].isalnum() else f'<hr id="{m[3]}">'
+        return f'{rule}\n\n{m[1] or ""}### {m[2]}'
+    text = sub(r'^---\n\n(\[source\][^\n]*\n+)?## (\S+) \{#(\S+) \.api\}$', entry, text)
     text = sub(r'^::: ?\{(\.callout-[^}]*)\}\n(?:#+ ([^\n]*)\n)?(.*?)^:::$', callout, sub(html_only, r'\1', text))
     return sub(raw, r'\1', text), sub(raw, r'\1', plain), pictures
 
