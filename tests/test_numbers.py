@@ -115,6 +115,23 @@ def test_typed_numbers_are_right(row):
         assert abs(value - float(n)) <= rounding + 1e-9, f'{expression} is {value}, the text has {n}'
 
 
+@pytest.mark.parametrize('path', sorted((nbs/'course').glob('*.ipynb')), ids=lambda p: p.stem)
+def test_chapters_are_short(path):
+    "At most 1500 words, 120 decimals, 25 open cells of 8 lines"
+    cells = read_nb(path).cells
+    text = '\n\n'.join(c.source for c in cells if c.cell_type == 'markdown')
+    for p in r'^```.*?^```', r'\$\$.*?\$\$', r'\$[^$\n]*\$', r'<[^>]*>', r'\]\([^)]*\)': text = re.sub(p, ' ', text, flags=re.S|re.M)
+    assert len(re.findall(r'\S*\w\S*', text)) <= 1500
+    code = [c for c in cells if c.cell_type == 'code' and c.id != 'start' and '#| hide' not in c.source]
+    for o in (o for c in code for o in c.outputs):
+        data = o.get('data', {})
+        if 'dataframe' in ''.join(data.get('text/html', 'dataframe')): # neither sliders nor what they show
+            text += ''.join([*o.get('text', ''), ' ', *data.get('text/markdown', data.get('text/plain', ''))])
+    assert len(re.findall(r'(?<![\w.])\d*\.\d+', text)) <= 120
+    shown = [c.source.splitlines() for c in code if not re.search(r'#\| (code-fold|echo: false)', c.source)]
+    assert len(shown) <= 25 and max(sum(bool(l) and not l.startswith('#|') for l in o) for o in shown) <= 8
+
+
 def test_numbers_are_found(tmp_path):
     "The tests above would pass if they saw nothing"
     text = 'F1 .95 and 1.5 %, $x = 4.6$, [.1, .2]; not `.3`, [x](a.7) or arXiv 2011.06319, version 1.2.3'
