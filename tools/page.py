@@ -126,7 +126,8 @@ class Page(Processor):
         text = re.sub(rf'\]\({re.escape(home)}(?=[\w/]+\.html)', f']({up}', text).replace('__main__.', '')
         hidden = unshown(self.cfg.nbs_path.resolve())
         text = re.sub(r'\[(`[^`\]]+`)\]\([^)\s]+\.html#([\w.]+)\)', lambda m: m[1 if m[2] in hidden else 0], text)
-        text = text.replace(r'\,', '~') # on Quarto's Markdown pages a formula's thin space would become a backslash
+        # on Quarto's Markdown pages a formula's thin space would become a backslash; it is needed only after log
+        text = re.sub(r'(\\log|logit\})?\\,', lambda m: f'{m[1]}~' if m[1] else ' ', text)
         return text if self.cfg.git_url else re.sub(r'^\[source\]\(/blob/.*\n+', '', text, flags=re.M)
 
     def cell(self, cell):
