@@ -60,11 +60,7 @@ def best_threshold(
     return float((edges[i] + edges[i + 1]) / 2)
 
 # %% ../nbs/01_metrics.ipynb #8f11142c
-def expected_calibration_error(
-    y,               # labels (n,)
-    margins,         # (n,)
-    prevalence=None  # of the minority; None: as it is
-)->float: # 0 (calibrated) to 1
+def expected_calibration_error(y, margins, prevalence=None)->float: # 0 (calibrated) to 1
     "Mean absolute difference between confidence and accuracy over 15 equal bins of confidence"
     conf = expit(np.abs(margins))
     right = (np.asarray(margins) > 0) == np.asarray(y)

@@ -77,13 +77,9 @@ def _listed(items, pairs, n=8): # a few of them
             f'({items["class"].iloc[j]})' for i, j, _ in pairs[:n]]
     return '; '.join(text) + f'; and {len(pairs) - n} more'*(len(pairs) > n)
 
-def join_copies(
-    items:pd.DataFrame, # columns path, label, class, group, digest, hash, tiny, perhaps given
-    notes:list,         # gets what was found
-    where='data',       # what the data is called
-    contradictions='refuse' # `refuse`, `drop` or `keep` the same bytes under two labels?
-)->pd.DataFrame: # without hash and tiny; copies have the same group
-    "Make copies one subject; raises `BadInput` for the same bytes under two labels"
+def join_copies(items:pd.DataFrame, notes:list, where='data',
+                contradictions='refuse')->pd.DataFrame: # without hash and tiny
+    "Make copies one subject; `refuse` (`BadInput`), `drop` or `keep` equal bytes under two labels"
     items, column = items.reset_index(drop=True), 'class' if 'target' in items else 'label'
     pairs, crowd = sure_pairs(copy_pairs(items), len(items))
     items, label = items.drop(columns=['hash', 'tiny']), items[column].to_numpy()

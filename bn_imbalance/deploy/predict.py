@@ -83,11 +83,8 @@ def noticed(odd, left, span)->list: # lines; `span` of training, or given by the
     "What must be said about new images: which files were left out, and what is unlike training"
     return [o for o in (left_text(left),) if o] + odd_texts(odd, parse_range(span))
 
-def predict_images(
-    model:Model,    # on any device
-    images          # files, folders or patterns, in a list; or one of them
-)->pd.DataFrame:    # a row per image, columns `COLUMNS`
-    "Predict images into a table in memory"
+def predict_images(model:Model, images)->pd.DataFrame:
+    "Predict images (files, folders or patterns; a list, or one) into a table in memory, `COLUMNS`"
     images = [images] if isinstance(images, (str, Path)) else images
     odd, left = {}, Counter()
     tables = [t for t, _ in predictions(model, find_images(images, left), odd=odd)]

@@ -246,11 +246,8 @@ def make_answer(
     return a
 
 # %% ../../nbs/evaluate/07_answer.ipynb #9c0ffee0
-def answer_table(
-    lb:Leaderboard, # from `rank_recipes` or `summarize`
-    most=8          # rows; the recommended recipe and plain training are always among them
-)->pd.DataFrame: # texts
-    "What recipes do in 1000 images, and which can be told apart"
+def answer_table(lb:Leaderboard, most=8)->pd.DataFrame: # texts
+    "What recipes do in 1000 images, and which can be told apart; plain is always among them"
     standing, *_ = evidence(lb)
     names = [n for n in dict.fromkeys([lb.recommended, *lb.names])]
     always = {lb.recommended, 'plain'} & set(names)

@@ -82,10 +82,7 @@ def _held_out(runs, c): # labels, margins, subjects of all that was predicted
     parts = [o for r in runs for o in (r.valid, r.test)]
     return [np.concatenate(v) for v in zip(*((o.y == c, margin(o.logits, c), o.group) for o in parts))]
 
-def log_odds(
-    runs:list, # of `Run`, of one recipe on several seeds, none that failed
-    c=1        # which class is the minority
-)->list[tuple[float, float]]: # for each run scale and shift, see `fit_log_odds`
+def log_odds(runs:list, c=1)->list[tuple[float, float]]: # scale, shift of each run
     """Each run calibrated by predictions for other subjects than those that it is tested on. Under protocol paper only
     by its own validation images: the test images of other runs are not of the few that are known"""
     (y, m, group), out = _held_out(runs, c), []
@@ -108,14 +105,8 @@ def pooled_log_odds(runs:list)->dict: # (recipe, seed, rare class) -> scale, shi
     return out
 
 # %% ../../nbs/evaluate/03_thresholds.ipynb #pooled4
-def bayes_threshold(
-    y,         # labels of held-out images (n,), 1 is the minority
-    m,         # their margins (n,)
-    goal:Goal, # what for
-    prevalence:float, # of the minority where the model will be used
-    fit:tuple  # scale and shift, from `fit_log_odds`
-)->float: # a margin; predict the minority above it
-    "The threshold that serves a goal if the calibrated log odds are right"
+def bayes_threshold(y, m, goal:Goal, prevalence:float, fit:tuple)->float: # a margin
+    "The threshold that serves a goal if the log odds of `fit` (`fit_log_odds`) are right"
     scale, shift = fit[0], fit[1] + logit(prevalence)
     if goal.cost_miss and scale > 0: return (np.log(goal.cost_alarm/goal.cost_miss) - shift)/scale
     w = prevalence_weights(y, prevalence)

@@ -88,12 +88,8 @@ def waffle_html(n, rare='rare')->str: # from `dots`; what the rare class is call
 _LOOKS = dict(found=('o', 22, '#0072B2', '#0072B2'), missed=('o', 18, 'none', '#D55E00'),
               alarms=('s', 16, '#E69F00', '#E69F00'), passed=('.', 5, '#9aa4ae', '#9aa4ae'))
 
-def plot_waffle(
-    answer:Answer,    # from `make_answer`
-    names=None,       # recipes, or `never`; None: the recommended one and plain training
-    rare:str='rare'   # what the rare class is called
-): # a figure with a panel for each
-    "What recipes do in 1000 images, a dot each"
+def plot_waffle(answer:Answer, names=None, rare:str='rare'): # a panel for each name
+    "What recipes (None: the recommended one and plain) do in 1000 images, a dot each"
     o, rare = answer.numbers['in_1000'], figure_text(rare)
     names = [n for n in names or dict.fromkeys([answer.numbers['recipe'], 'plain']) if 'found' in o.get(n, ())]
     fig, axs = axes(1, len(names), w=5*len(names), h=3.6)
@@ -114,13 +110,8 @@ def _waffle(answer, rare): # of the recommended recipe; empty without an answer,
     n = 'found' in o and dots(*(o[k][0] for k in ('found', 'missed', 'alarms')))
     return Div(NotStr(waffle_html(n, escape(rare)) if n else ''), cls='waffle')
 
-def controls_form(
-    data:dict,            # from `controls_data`
-    goal:Goal=Goal(),     # where the controls start
-    prevalence:float=.01, # likewise
-    id:str='controls',    # a different one for each form of a page
-    answer:Answer=None    # whose recommended recipe is shown first
-):
+def controls_form(data:dict, goal:Goal=Goal(), prevalence:float=.01, id:str='controls',
+                  answer:Answer=None):
     "A thousand dots with sliders for prevalence, costs and recall, and a leaderboard that follows"
     kind, recipe = 'cost' if goal.cost_miss else 'recall' if goal.min_recall else 'f1', None
     if answer: recipe = answer.numbers['recipe']

@@ -105,12 +105,8 @@ def with_members(recipes, s):
     mine = [for_network(r, s) for r in recipes]
     return list(dict.fromkeys(o for r in mine for o in (*r.blend_of, r)))
 
-def blend_runs(
-    recipe:Recipe, # with `blend_of`
-    runs:list,     # of `Run`: of its members, on all seeds
-    configs:list   # from `run_config`, one per seed
-)->list[Run]: # one per configuration; where a member failed, it has failed as well
-    "Mean of the calibrated log odds of several recipes, see `log_odds`"
+def blend_runs(recipe:Recipe, runs:list, configs:list)->list[Run]: # one per configuration
+    "Mean of the calibrated log odds of several recipes, see `log_odds`; fails where a member failed"
     by = {(o.recipe, o.seed): o for o in runs}
     each = {c['seed']: [by[m.name, c['seed']] for m in recipe.blend_of] for c in configs}
     good = {seed: rs for seed, rs in each.items() if not any(r.failed for r in rs)}
