@@ -388,7 +388,9 @@ def _network(about, blob, js, st): # with the tensors in `blob`, if they are tho
     return net
 
 # %% ../../nbs/deploy/00_model.ipynb #ea27dc1f
-def load_model(path:str|Path)->Model: # from a folder that `Model.save` wrote
+def load_model(
+    path:str|Path # a folder that `bn-fit`, `fit` or `Model.save` wrote
+)->Model:
     "Read a model; raises `BadInput` for one that is damaged, changed or of another version"
     js, st = Path(path)/'model.json', Path(path)/'model.safetensors'
     text = _read(js)
