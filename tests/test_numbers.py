@@ -26,6 +26,8 @@ LIST = '''
 03_why_it_works | .99 .90 .5 .001 | given
 03_why_it_works | 4.6 | log(.99/.01)
 a_when_it_stops | 4.6 | log(s.train_majority/s.train_minority)
+a_when_it_stops | .2 | 2*sqrt(.01/.99)
+a_when_it_stops | 19.9 | 2*sqrt(.99/.01)
 a_when_it_stops | .23 | 450*.001/2
 a_when_it_stops | .001 .003 .4 | given
 05_what_else | .70 .90 .001 | given
