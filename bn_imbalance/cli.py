@@ -630,7 +630,7 @@ def _summary(n, bad, before): # of predictions
 @command
 def bn_watch(
     model:str,           # a folder that bn-fit wrote
-    *predictions:str,    # CSV files of bn-predict, or folders of images, with a date in the name: 2026-07 or 2026-07-28
+    *predictions:str,    # CSV files of bn-predict, or folders of images; with a date in the name, such as 2026-07
     by:str='',           # a regular expression for dates in the paths of images, such as '\d{8}'
     alarms:float=.01,    # false alarms of the watch itself in a year
     sample:int=200,      # images of each period to look at again, for their features and camera; 0: none
@@ -639,7 +639,7 @@ def bn_watch(
     json:bool=False,     # print everything as JSON
     out:str='bn-watch'   # folder for the page and tables of the images to label
 ):
-    "Has the prevalence changed, or the images, and what does the threshold cost now? Exit code 2 if the last period differs."
+    "Have prevalence or images changed, and what does the threshold cost now? Exit code 2 if the last period differs."
     for k, v in ('sample', sample), ('n', n):
         if v < 0: raise BadInput(f'--{k} {v}: expected a whole number from 0.')
     if not 0 < alarms < 1: raise BadInput(f'--alarms {alarms}: expected a number between 0 and 1.')

@@ -26,7 +26,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from fastcore.xml import Code, P
 from scipy.special import expit, logit
-from scipy.stats import binom, ks_2samp
+from scipy.stats import binom, ks_2samp, norm
 
 # %% ../../nbs/deploy/08_watching.ipynb #wat00007
 DATE = r'(?<!\d)\d{4}-\d\d(-\d\d)?(?!\d)'
@@ -41,8 +41,8 @@ def _dated(t, source, by): # with a column period
     if not by and (date := date_in(Path(source).name)): return t.assign(period=date)
     out = t.assign(period=texts(date_in(p, by or DATE) for p in t.path))
     if (bad := out.period == '').any():
-        raise BadInput(f'{source}: no date such as 2026-07 or 2026-07-28 in its name, nor in {t.path[bad].iloc[0]}. Rename '
-                       'it, or give --by a regular expression that finds the date in the paths of images.')
+        raise BadInput(f'{source}: no date such as 2026-07 or 2026-07-28 in its name, nor in {t.path[bad].iloc[0]}. '
+                       'Rename it, or give --by a regular expression for the dates in the paths of images.')
     return out
 
 def _predicted(path, model): # the table of a file
@@ -50,8 +50,8 @@ def _predicted(path, model): # the table of a file
     except (OSError, ValueError) as e: raise BadInput(f'{path}: cannot be read as a table ({reason(e)}).') from None
     if not set(COLUMNS) <= set(t): raise BadInput(f'{path}: not a table that bn-predict wrote.')
     if other := {*t.model} - {model.id}:
-        raise BadInput(f'{path}: predictions of another model ({min(other)}, this one is {model.id}). Predict these images '
-                       'again with bn-predict.')
+        raise BadInput(f'{path}: predictions of another model ({min(other)}, this one is {model.id}). Predict these '
+                       'images again with bn-predict.')
     return t
 
 def read_predictions(model, sources, out, by='')->pd.DataFrame: # readable images: `COLUMNS`, period, margin, flagged
@@ -59,11 +59,13 @@ def read_predictions(model, sources, out, by='')->pd.DataFrame: # readable image
     try: re.compile(by or '')
     except re.error as e: raise BadInput(f'--by {by}: not a regular expression ({e}).') from None
     if lost := [o for o in sources or [''] if not matches(o)]:
-        raise BadInput(f'{lost[0]}: no such file or folder. Give tables of bn-predict, or folders of images.'.lstrip(': '))
+        raise BadInput(f'{lost[0]}: no such file or folder. Give tables of bn-predict, or folders of '
+                       'images.'.lstrip(': '))
     each = []
     for p, folder in (o for s in sources for o in matches(s)):
-        if folder: predict_csv(model, [p], table := Path(out)/f'predictions-{model.id}'/f'{Path(p).name}.csv')
-        each.append(_dated(_predicted(table if folder else p, model), p, by))
+        table = Path(out)/f'predictions-{model.id}'/f'{Path(p).name}.csv' if folder else p
+        if folder: predict_csv(model, [p], table)
+        each.append(_dated(_predicted(table, model), p, by))
     t = pd.concat(each)
     t = t[t.error == ''].drop_duplicates('path', keep='last').sort_values(['period', 'path'], ignore_index=True)
     if not len(t): raise BadInput(f'{sources[0]}: no predictions of readable images.')
@@ -71,12 +73,14 @@ def read_predictions(model, sources, out, by='')->pd.DataFrame: # readable image
     return t.assign(probability=p, margin=logit(p), flagged=t.label == model.classes[1])
 
 # %% ../../nbs/deploy/08_watching.ipynb #wat00010
+def _features(x): return {f'feature {i}': v for i, v in enumerate(x.T, 1)}
+
 def ordinary(e, threshold)->dict: # name -> values (n,)
     "Features and properties of training images that are not flagged, one of each subject"
     rows = np.flatnonzero((e['y'] == 0) & (e['margin'] <= threshold))
     x = e['features'][rows[np.unique(e['subject'][rows], return_index=True)[1]]]
     camera = dict(zip(CAMERA, e['camera'].T)) if 'camera' in e else {}
-    return {f'feature {i}': v for i, v in enumerate(x.T, 1)} | camera
+    return _features(x) | camera
 
 def expected_flags(model): # (4000,), as uncertain as the card says
     rng, p = np.random.default_rng(0), model.decision.prevalence()
@@ -85,15 +89,26 @@ def expected_flags(model): # (4000,), as uncertain as the card says
         return expit(rng.normal((low + high)/2, (high - low)/3.92, 4000))
     return p*drawn('recall') + (1 - p)*drawn('false_alarms')
 
-def changes(flagged, seen, known, rates, alpha)->list: # of name -> (before, now), medians
-    "What differs from what is known, in each period: its numbers of flagged and of all images, and name -> values"
-    out, known, rng = [], dict(known), np.random.default_rng(0)
-    for (k, n), values in zip(flagged, seen):
+def trend(k, n): # flagged, and all images, of each period in a row -> p-value
+    "Is there a trend? (Cochran 1954, Armitage 1955)"
+    p, t = k.sum()/n.sum(), np.arange(len(k)) - (n*np.arange(len(k))).sum()/n.sum()
+    sd = (p*(1 - p)*(n*t**2).sum())**.5
+    return 2*norm.sf(abs((k*t).sum())/sd) if sd > 0 else 1.
+
+def changes(flagged, seen, known, rates, alarms)->list: # of name -> (before, now), medians
+    """What differs from what is known, in each period: numbers of flagged and of all images, and name -> values;
+    `alarms`: false ones in a period"""
+    out, known, first, rng = [], dict(known), 0, np.random.default_rng(0)
+    one = alarms/2/max(1, len(set().union(*seen)))
+    for i, ((k, n), values) in enumerate(zip(flagged, seen)):
         new = {o: (float(np.median(known[o])), float(np.median(x))) for o, x in values.items()
-               if o in known and ks_2samp(x, known[o], method='asymp').pvalue <= alpha}
+               if o in known and ks_2samp(x, known[o], method='asymp').pvalue <= one}
         known = known | values if new else values | known
-        if 2*min(binom.cdf(k, n, rates).mean(), binom.sf(k - 1, n, rates).mean()) <= alpha:
-            new['flagged'], rates = (float(np.median(rates)), k/n), rng.beta(k + .5, n - k + .5, 4000)
+        unexpected = 2*min(binom.cdf(k, n, rates).mean(), binom.sf(k - 1, n, rates).mean())
+        if min(unexpected, trend(*np.transpose(flagged[first:i + 1]))) <= alarms/4:
+            before = np.sum(flagged[first:i], axis=0) if i > first else None
+            new['flagged'] = float(np.median(rates) if before is None else before[0]/before[1]), k/n
+            rates, first = rng.beta(k + .5, n - k + .5, 4000), i
         out.append(new)
     return out
 
@@ -102,11 +117,11 @@ def changes(flagged, seen, known, rates, alpha)->list: # of name -> (before, now
 class Watch:
     "What became of a model's images, period by period"
     model:Model
-    table:pd.DataFrame # per period: images, flagged, prevalence, low, high, cost, cost_low, cost_high, like_training
+    table:pd.DataFrame # per period: images, flagged, prevalence, low, high, cost, cost_low, cost_high, known
     changed:list       # per period: name -> (before, now)
     look:pd.DataFrame  # images of periods with changes: `COLUMNS`, period, strategy (random or uncertain)
     alarms:float       # false alarms in a year
-    tests:tuple        # in a period; periods in a year
+    tests:tuple        # of images that are not flagged, in a period; periods in a year
     saves:float        # what a threshold for the prevalence of the last period would save, of the cost there
     notes:list         # lines
 
@@ -116,21 +131,20 @@ class Watch:
         return METRICS[name if name in self.model.about['metrics'] else 'precision']
     def to_dict(self):
         rows = self.table.reset_index().to_dict('records')
-        return dict(model=self.model.id, changed=bool(self.changed[-1]), measure=self.measure.name, notes=self.notes,
+        return dict(model=self.model.id, changed=bool(self.changed[-1]), measure=self.measure.name,
                     promised=self.model.about['metrics'][self.measure.name], alarms_a_year=self.alarms,
-                    periods=[r | dict(changed=c) for r, c in zip(rows, self.changed)])
+                    notes=self.notes, periods=[r | dict(changed=c) for r, c in zip(rows, self.changed)])
 
 def _seen(model, e, t, sample, notes): # name -> values of images that are not flagged
     t = t[~t.flagged].sample(frac=1, random_state=0)
-    out = {'scores': t.margin.to_numpy()[:1000]} if len(t) else {}
+    scores = {'scores': t.margin.to_numpy()[:1000]} if len(t) else {}
     paths = [p for p in t.path[:sample] if is_address(p) or os.path.exists(p)]
     if sample and not paths and len(t):
-        notes.append(f'{t.period.iloc[0]}: its images, such as {t.path.iloc[0]}, are not there; their features and camera are '
-                     'not compared. Start where bn-predict was started.')
-    if not paths: return out
-    camera = image_properties(paths, model.settings.range)[0]
-    features = score_images(model, e, paths)[1]
-    return out | {f'feature {i}': x for i, x in enumerate(features.T, 1)} | {k: camera[k].to_numpy(float) for k in CAMERA}
+        notes.append(f'{t.period.iloc[0]}: its images, such as {t.path.iloc[0]}, are not there; their features and '
+                     'camera are not compared. Start where bn-predict was started.')
+    if not paths: return scores
+    camera = image_properties(paths, model.settings.range)[0][list(CAMERA)].to_numpy(float)
+    return dict(zip(CAMERA, camera.T)) | _features(score_images(model, e, paths)[1]) | scores
 
 def _to_look_at(t, threshold, n): # half at random, half nearest to the threshold
     drawn = t.sample(min(len(t), n//2), random_state=1).assign(strategy='random')
@@ -142,6 +156,8 @@ def _to_look_at(t, threshold, n): # half at random, half nearest to the threshol
 def _per_year(names): # how many periods
     days = np.diff(pd.to_datetime(pd.Series(names), format='mixed').to_numpy())/np.timedelta64(1, 'D')
     return max(1, round(365.25/np.median(days))) if len(days) else 12
+
+def _half(p, n): return min(max(p, .5/n), 1 - .5/n) # at least half an image of each class
 
 def _measured(model, prevalence): # at the threshold of the model
     m = model.about['metrics']
@@ -159,7 +175,7 @@ def _row(model, e, t, name): # of the table
     rng = np.random.default_rng(0)
     with np.errstate(divide='ignore'):
         p, low, high = prevalence_interval(e, rng.permutation(t.margin.to_numpy())[:10_000])
-    cost = [_measured(model, o)[name] for o in (p, low, high)]
+    cost = [_measured(model, _half(o, len(t)))[name] for o in (p, low, high)]
     return dict(images=len(t), flagged=int(t.flagged.sum()), prevalence=p, low=low, high=high, cost=cost[0],
                 cost_low=min(cost), cost_high=max(cost))
 
@@ -182,16 +198,17 @@ def watch(
     each = dict(list(read_predictions(model, sources, out, by).groupby('period')))
     threshold, known = model.decision.threshold, ordinary(e, model.decision.threshold)
     seen = [_seen(model, e, t, sample, notes) for t in each.values()]
-    tests = 1 + len(set().union(*seen)), _per_year(list(each))
+    tests = len(set().union(*seen)), _per_year(list(each))
     flagged = [(int(t.flagged.sum()), len(t)) for t in each.values()]
-    changed = changes(flagged, seen, known, expected_flags(model), alarms/np.prod(tests))
+    changed = changes(flagged, seen, known, expected_flags(model), alarms/tests[1])
     w = Watch(model, None, changed, None, alarms, tests, 0., notes)
-    w.table = pd.DataFrame([_row(model, e, t, w.measure.name) for t in each.values()], pd.Index(each, name='period'))
+    rows = [_row(model, e, t, w.measure.name) for t in each.values()]
     unlike = [any(o == 'scores' or o.startswith('feature') for o in c) for c in changed]
-    w.table['like_training'] = ~np.logical_or.accumulate(unlike)
+    w.table = pd.DataFrame(rows, pd.Index(each, name='period')).assign(known=~np.logical_or.accumulate(unlike))
     w.look = pd.concat([_to_look_at(t, threshold, n*bool(c)) for t, c in zip(each.values(), changed)])
     last = w.table.iloc[-1]
-    if last.like_training and not last.low <= model.decision.prevalence() <= last.high: w.saves = saved_by(model, e, last.prevalence)
+    if last.known and not last.low <= model.decision.prevalence() <= last.high:
+        w.saves = saved_by(model, e, _half(last.prevalence, last.images))
     return w
 
 # %% ../../nbs/deploy/08_watching.ipynb #wat00018
@@ -202,7 +219,7 @@ def _short(c): return ', '.join(_names(c)[:3]) + f' and {len(_names(c)) - 3} mor
 
 def _changed_text(c, n=4): # the first with their medians
     before, more = {k: v for k, v in c.items() if k in ('flagged', *CAMERA)}, len(_names(c)) - n
-    def told(k, was, now): return f'{percent(now)}, before {percent(was)}' if k == 'flagged' else f'{now:.4g}, before {was:.4g}'
+    def told(k, *o): return '{1}, before {0}'.format(*(percent(v) if k == 'flagged' else f'{v:.4g}' for v in o))
     said = [f'{k} ({told(k, *before[k])})' if k in before else k for k in _names(c)[:n]]
     return '; '.join(said) + f' and {more} more'*(more > 0)
 
@@ -211,16 +228,18 @@ def lines(self:Watch, command='')->list: # sentences; `command` opens what to lo
     "What has changed, how frequent the rare class is, what that costs, and what to look at"
     a, r, name, m = self.model.about, self.table.iloc[-1], self.table.index[-1], self.measure
     p, rare = self.model.decision.prevalence(), a['classes'][1]
-    out = [f'{name}: something changed: {_changed_text(self.changed[-1])}.' if self.changed[-1] else f'{name}: nothing has changed.']
+    said = f'something changed: {_changed_text(self.changed[-1])}' if self.changed[-1] else 'nothing has changed'
+    out = [f'{name}: {said}.']
     if earlier := [f'{k}: {_short(c)}' for k, c in zip(self.table.index[:-1], self.changed) if c]:
         out[0] += f' Earlier changes: {"; ".join(earlier[-3:])}.'
-    out.append(f'{percent(r.prevalence)} (95 % interval {percent(r.low)} to {percent(r.high)}) of its {r.images} images are '
-               f'{rare}; the threshold is for {percent(p)}.')
-    if not r.like_training: out[-1] += ' But its images are unlike those of training: rely on labels, not on that.'
-    out.append(f'{m.label.capitalize()} at that prevalence: {interval_text(r.cost, r.cost_low, r.cost_high, text=m.text)}; '
-               f'promised was {interval_text(*a["metrics"][m.name], text=m.text)}.')
-    if self.saves > 0: out[-1] += (f' A threshold for {percent(r.prevalence)} would save {m.text(self.saves)}: bn-fit '
-                                   f'--prevalence {digits(max(r.prevalence, .5/r.images), 3)}.')
+    out.append('{} (95 % interval {} to {})'.format(*map(percent, (r.prevalence, r.low, r.high)))
+               + f' of its {r.images} images are {rare}; the threshold is for {percent(p)}.')
+    if not r.known: out[-1] += ' But its images are unlike those of training: rely on labels, not on that.'
+    costs = (r.cost, r.cost_low, r.cost_high), a['metrics'][m.name]
+    cost, promised = (interval_text(*o, text=m.text) for o in costs)
+    out.append(f'{m.label.capitalize()} at that prevalence: {cost}; promised was {promised}.')
+    if self.saves > 0: out[-1] += (f' A threshold for {percent(r.prevalence)} would save {m.text(self.saves)}: '
+                                   f'bn-fit --prevalence {digits(_half(r.prevalence, r.images), 3)}.')
     if self.changed[-1] and command:
         n = (self.look.period == name).sum()
         out.append(f'To know, label {n} images, half of them drawn at random: {command}')
@@ -229,8 +248,9 @@ def lines(self:Watch, command='')->list: # sentences; `command` opens what to lo
 def watch_table(w:Watch)->pd.DataFrame: # a row per period
     "The periods as text"
     t, m = w.table, w.measure
-    def interval(r): return f'{percent(r.prevalence)} [{percent(r.low)}, {percent(r.high)}]' + '?'*(not r.like_training)
-    return pd.DataFrame({'images': t.images.rename_axis(None), 'flagged': t.flagged, 'prevalence [95 %]': t.apply(interval, axis=1),
+    def interval(r): return f'{percent(r.prevalence)} [{percent(r.low)}, {percent(r.high)}]' + '?'*(not r.known)
+    return pd.DataFrame({'images': t.images.rename_axis(None), 'flagged': t.flagged,
+                         'prevalence [95 %]': t.apply(interval, axis=1),
                          m.label: t.cost.map(m.text), 'changed': list(map(_short, w.changed))})
 
 # %% ../../nbs/deploy/08_watching.ipynb #wat00019
@@ -243,15 +263,15 @@ def plot_watch(w:Watch): # -> figure
     for ax, (mid, low, high, color) in zip(axs.flat, rows):
         ax.vlines(at, low, high, color=color, lw=1.2)
         ax.plot(at, mid, color=color, lw=1, alpha=.5)
-        ax.scatter(at, mid, 28, np.where(t.like_training, color, 'white'), edgecolors=color, zorder=3)
-        for i, c in enumerate(w.changed):
-            if c: ax.axvline(i, color='#999999', ls=':', zorder=0)
+        ax.scatter(at, mid, 28, np.where(t.known, color, 'white'), edgecolors=color, zorder=3)
+        for i in at[list(map(bool, w.changed))]: ax.axvline(i, color='#999999', ls=':', zorder=0)
         ax.set_ylim(0)
     axs[0, 0].axhline(promised[0], color='k', lw=1, ls='--')
     axs[1, 0].axhspan(*promised[1][1:], color=OKABE_ITO[0], alpha=.12, lw=0)
     axs[1, 0].axhline(promised[1][0], color='k', lw=1, ls='--')
     for i, c in enumerate(w.changed):
-        if c: axs[0, 0].text(i, 1, ' ' + '\n '.join(_names(c)[:3]), fontsize=8, va='top', transform=axs[0, 0].get_xaxis_transform())
+        axs[0, 0].text(i, 1, ' ' + '\n '.join(_names(c)[:3]), fontsize=8, va='top',
+                       transform=axs[0, 0].get_xaxis_transform())
     axs[0, 0].set_ylabel(f'prevalence of {w.model.classes[1]}\n(dashed: the threshold is for)', fontsize=9)
     axs[0, 0].yaxis.set_major_formatter(lambda v, _: percent(v))
     axs[1, 0].set_ylabel(f'{m.label}\n(dashed: promised)', fontsize=9)
@@ -270,20 +290,21 @@ def write_watch(
     tables = {k: out/f'look-{k}.csv' for k in w.look.period.unique()}
     for k, path in tables.items(): write_atomic(path, csv_text(w.look.loc[w.look.period == k, names]))
     last = w.table.index[-1]
-    judged = (f'A watch of images that do not change gives a false alarm in a year with a probability of at most '
-              f'{percent(w.alarms)}: there are {w.tests[0]} tests in each of {w.tests[1]} periods, each at p = '
-              f'{digits(w.alarms/np.prod(w.tests), 2)}. That counts each image as a subject of its own: if many show the same '
-              'one, alarms are more frequent. Features and camera are compared with ordinary images of training, scores with '
-              'those of the first period, and after a change with those of the period that brought it. A circle that is not '
-              'filled, or a question mark: the images are unlike those of training, so the prevalence is no estimate.')
+    judged = (f'If nothing changes, a false alarm in a year has a probability of at most {percent(w.alarms)}, for '
+              f'{w.tests[1]} periods a year: half of that is for the number of flagged images, half for {w.tests[0]} '
+              'comparisons of those that are not flagged. Each image counts as a subject of its own: if many show the '
+              'same one, alarms are more frequent. Features and camera are compared with ordinary images of training, '
+              'scores with those of the first period, and after a change all with the period that brought it. A circle '
+              'that is not filled, or a question mark: the images are unlike those of training, so the prevalence is no '
+              'estimate.')
     alt = f'Prevalence and {w.measure.label} of {len(w.table)} periods; changes in ' + (', '.join(tables) or 'none')
     parts = [section('Over time', figure_html(plot_watch(w), alt), table_html(watch_table(w)))]
+    def caption(o): return f'{o["strategy"]}: {o["label"]}, {percent(o["probability"])}'
     for k, path in reversed(tables.items()):
-        mine = w.look[w.look.period == k]
-        parts.append(section(f'To look at: {k}', P(_changed_text(w.changed[list(w.table.index).index(k)], 99) + '. Half of these '
-                             f'images are drawn at random, half are the ones that the model doubts most. To label them: ',
-                             Code(command(path))),
-                             thumbs(mine, lambda o: f'{o["strategy"]}: {o["label"]}, {percent(o["probability"])}')))
+        text = _changed_text(w.changed[w.table.index.get_loc(k)], 99)
+        parts.append(section(f'To look at: {k}', P(
+            f'Changed: {text}. Half of these images are drawn at random, half are those that the model doubts most. '
+            'To label them: ', Code(command(path))), thumbs(w.look[w.look.period == k], caption)))
     parts.append(section('How it is judged', P(judged)))
     title = f'{last}: {"something changed" if w.changed[-1] else "nothing has changed"}'
     return write_atomic(out/'watch.html', report_page(title, w.lines(), parts,
