@@ -290,13 +290,12 @@ def write_watch(
     tables = {k: out/f'look-{k}.csv' for k in w.look.period.unique()}
     for k, path in tables.items(): write_atomic(path, csv_text(w.look.loc[w.look.period == k, names]))
     last = w.table.index[-1]
-    judged = (f'If nothing changes, a false alarm in a year has a probability of at most {percent(w.alarms)}, for '
-              f'{w.tests[1]} periods a year: half of that is for the number of flagged images, half for {w.tests[0]} '
-              'comparisons of those that are not flagged. Each image counts as a subject of its own: if many show the '
-              'same one, alarms are more frequent. Features and camera are compared with ordinary images of training, '
-              'scores with those of the first period, and after a change all with the period that brought it. A circle '
-              'that is not filled, or a question mark: the images are unlike those of training, so the prevalence is no '
-              'estimate.')
+    judged = f'''If nothing changes, a false alarm in a year has a probability of at most {percent(w.alarms)}, for
+        {w.tests[1]} periods a year: half of that is for the number of flagged images, half for {w.tests[0]} comparisons
+        of those that are not flagged. Each image counts as a subject of its own: if many show the same one, alarms are
+        more frequent. Features and camera are compared with ordinary images of training, scores with those of the first
+        period, and after a change all with the period that brought it. A circle that is not filled, or a question mark:
+        the images are unlike those of training, so the prevalence is no estimate.'''
     alt = f'Prevalence and {w.measure.label} of {len(w.table)} periods; changes in ' + (', '.join(tables) or 'none')
     parts = [section('Over time', figure_html(plot_watch(w), alt), table_html(watch_table(w)))]
     def caption(o): return f'{o["strategy"]}: {o["label"]}, {percent(o["probability"])}'
