@@ -54,6 +54,7 @@ def _predicted(path, model): # the table of a file
                        'images again with bn-predict.')
     return t
 
+# %% ../../nbs/deploy/08_watching.ipynb #wat0007b
 def read_predictions(model, sources, out, by='')->pd.DataFrame: # readable images: `COLUMNS`, period, margin, flagged
     "Tables of `bn-predict`, and folders, whose predictions are kept in `out`"
     try: re.compile(by or '')
@@ -245,6 +246,7 @@ def lines(self:Watch, command='')->list: # sentences; `command` opens what to lo
         out.append(f'To know, label {n} images, half of them drawn at random: {command}')
     return [*out, *self.notes]
 
+# %% ../../nbs/deploy/08_watching.ipynb #wat0018b
 def watch_table(w:Watch)->pd.DataFrame: # a row per period
     "The periods as text"
     t, m = w.table, w.measure
