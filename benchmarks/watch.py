@@ -2,12 +2,12 @@
 
     python benchmarks/watch.py [--plantvillage FOLDER] [--tiles FOLDER] [--years 200] [--changed 40]
 
-A model is made from half of the subjects of the drawn leaves, apple leaves and tiles. The other half is scored once, as it is
-and as another camera would have taken it; months are drawn from these with replacement, so a year costs no network. In years
-called `nothing` what training knows is drawn from the same images, too: otherwise a year holds the accidental difference
-between two halves that are not large, as it does in those called `other_half`. Writes
-bn_imbalance/results/watch.csv, a row per set, kind of year, images in a month and false alarms allowed. Takes about 20 minutes
-on one core.
+A model is made from half of the subjects of the drawn leaves, apple leaves and tiles. The other half is scored
+once, as it is and as another camera would have taken it; months are drawn from these with replacement, so a year
+costs no network. In years called `nothing` what training knows is drawn from the same images, too: otherwise a year
+holds the accidental difference between two halves that are not large, as it does in those called `other_half`.
+Writes bn_imbalance/results/watch.csv, a row per set, kind of year, images in a month and false alarms allowed.
+Takes about 20 minutes on one core.
 """
 import io
 from dataclasses import replace
@@ -27,7 +27,8 @@ from bn_imbalance.evaluate.goal import Goal
 from bn_imbalance.training.sweep import Execution
 
 STORED, SAMPLE = stored_results()/'watch.csv', 200
-YEARS = dict(nothing=(False, False), other_half=(False, False), prevalence=(True, False), camera=(False, True), both=(True, True))
+YEARS = dict(nothing=(False, False), other_half=(False, False), prevalence=(True, False), camera=(False, True),
+             both=(True, True)) # does the prevalence rise, does a new camera come?
 
 
 def other_camera(im):
@@ -45,7 +46,7 @@ def measured(model, paths): # margins, name -> values
 
 
 def model_and_field(d, n=300):
-    "A model of half of the subjects, and of up to n ordinary and n/2 rare images of the others: label, old and new camera"
+    "A model of half of the subjects; of n ordinary and n/2 rare images of the others label, old and new camera"
     rng, s, groups = np.random.default_rng(0), load_settings(seeds=5), np.array(d.items.group.unique(), object)
     mine = d.items.group.isin(set(rng.permutation(groups)[:len(groups)//2]))
     model = fit(replace(d, items=d.items[mine].reset_index(drop=True)), None, s,

@@ -4,7 +4,8 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageEnhance
 from bn_imbalance.deploy.model import load_model, read_held_out
 from bn_imbalance.deploy.predict import COLUMNS, predict_csv
-from bn_imbalance.deploy.watching import changes, date_in, expected_flags, ordinary, read_predictions, trend, watch, write_watch
+from bn_imbalance.deploy.watching import (
+    changes, date_in, expected_flags, ordinary, read_predictions, trend, watch, write_watch)
 from bn_imbalance.find.queue import Queue
 from deployed import copy, images, one_line, rewritten, saved # noqa: F401, fixtures
 
@@ -49,8 +50,8 @@ def test_false_alarms_of_a_year_are_as_rare_as_promised():
 
 
 @pytest.mark.parametrize('text,date', [
-    ('2026-07.csv', '2026-07'), ('line 3, 2026-07-28.csv', '2026-07-28'), ('2025-01/2026-02', '2026-02'), ('week31', ''),
-    ('2026-13', ''), ('2026-02-30', ''), ('12026-07', ''), ('0026-07', '')])
+    ('2026-07.csv', '2026-07'), ('line 3, 2026-07-28.csv', '2026-07-28'), ('2025-01/2026-02', '2026-02'),
+    ('week31', ''), ('2026-13', ''), ('2026-02-30', ''), ('12026-07', ''), ('0026-07', '')])
 def test_dates(text, date): assert date_in(text) == date
 
 
@@ -75,7 +76,8 @@ def test_command(saved, months, command, tmp_path):
     code, text, err = command('bn-watch', saved, *tables, '--out', out, '--n', '10')
     assert code == 2 and '2026-07: something changed' in text and 'brightness' in text and text.count('\n') <= 14, text
     page = (out/'watch.html').read_text()
-    assert 'alt="Prevalence and' in page and '2026-07' in page and 'How it is judged' in page and 'src="http' not in page
+    assert 'alt="Prevalence and' in page and '2026-07' in page and 'How it is judged' in page
+    assert 'src="http' not in page
     command_line = f'bn-find {saved} --review {out}/look-2026-07.csv --out {out}/look-2026-07 --serve'
     assert command_line in page and command_line in ' '.join(text.split())
     code, text, err = command(*command_line.split()[:-1], '--page', tmp_path/'label.html')
@@ -115,11 +117,13 @@ def test_bad_input(saved, copy, months, command, tmp_path):
     (tmp_path/'2026-03.csv').write_text('')
     table = months/'2026-05.csv'
     for model, args, message in (
-            (copy, [table], '2026-05.csv: predictions of another model'), (saved, [tmp_path/'week31.csv'], 'no date such as'),
+            (copy, [table], '2026-05.csv: predictions of another model'),
+            (saved, [tmp_path/'week31.csv'], 'no date such as'),
             (saved, [tmp_path/'2026-01.csv'], 'not a table that bn-predict wrote'), (saved, [], 'tables of bn-predict'),
             (saved, [tmp_path/'2026-02.csv'], 'no predictions of readable images'),
             (saved, [tmp_path/'2026-03.csv'], 'cannot be read as a table'),
-            (saved, [tmp_path/'none.csv'], 'none.csv: no such file'), (saved, [table, '--by', '('], '--by (: not a regular'),
+            (saved, [tmp_path/'none.csv'], 'none.csv: no such file'),
+            (saved, [table, '--by', '('], '--by (: not a regular'),
             (saved, [table, '--by', r'\d{3}'], 'no date such as'), (saved, [table, '--alarms', '1'], '--alarms 1'),
             (saved, [table, '--sample', '-1'], '--sample -1'), (tmp_path, [table], 'model.json: cannot be read')):
         one_line(command('bn-watch', model, *args, '--out', tmp_path/'never'), message)
