@@ -9,8 +9,8 @@ __all__ = ['check_data']
 from ..core import BadInput, load_settings
 from ..metrics import rate_interval
 from ..data.copies import MAX_PAIRS, copy_pairs, join_copies, linked, sure_pairs
-from ..data.formats import n_pages, parse_range, range_text, split_page
-from ..data.images import check_images, in_threads, open_image, orientation, texts, to_rgb
+from ..data.formats import parse_range, range_text
+from ..data.images import check_images, image_properties, texts
 from ..data.items import (Data, as_data, as_multiclass, decide_range, each_page,
     large_note, pool_classes, read_items, settled_split, targets)
 from ..data.sources import source_text, default_classes
@@ -21,33 +21,6 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd
-from PIL import Image
-
-# %% ../../nbs/audit/02_checks.ipynb #11e8bcce
-def _light(im):
-    "Mean colors of an image and of its outermost 64th, brightness and contrast: 0 to 255"
-    im, rgb = im.resize((64, 64), Image.Resampling.BOX), ('red', 'green', 'blue')
-    a, gray = np.asarray(im, np.float32), np.asarray(im.convert('L'), np.float32)
-    border = np.concatenate([a[0], a[-1], a[:, 0], a[:, -1]]).mean(0)
-    return (dict(zip(rgb, a.mean((0, 1)))) | dict(brightness=gray.mean(), contrast=gray.std())
-            | {f'border {k}': v for k, v in zip(rgb, border)})
-
-# %% ../../nbs/audit/02_checks.ipynb #glance
-def image_properties(paths, span='')->tuple: # properties; thumbnails (n, 768), to 255
-    "Size, mode, light and thumbnail of readable image files"
-    span = parse_range(span)
-    def one(p):
-        im, values = open_image(p)
-        w, h, turned = im.width, im.height, orientation(im) != 1
-        row = {'width': w, 'height': h, 'aspect': w/h, 'mode': im.mode, 'format': im.format,
-               'exif': 'exif' in im.info, 'turned': turned, 'frames': n_pages(im),
-               'bytes per pixel': os.path.getsize(split_page(p)[0])/(w*h)}
-        if im.format == 'JPEG': im.draft(None, (256, 256))
-        im = to_rgb(im, span, values)
-        tiny = np.asarray(im.resize((16, 16), Image.Resampling.BOX), np.float32)
-        return row | _light(im), tiny.ravel()
-    rows, tiny = zip(*in_threads(one, paths, 'looking at images'))
-    return pd.DataFrame(list(rows)), np.array(tiny)
 
 # %% ../../nbs/audit/02_checks.ipynb #a569cb96
 @dataclass

@@ -9,7 +9,7 @@ __all__ = ['open_image', 'read_image', 'left_text', 'image_files', 'perceptual_h
 from ..core import BadInput, ignore_warnings, suggest
 from .formats import (
     HEAD, OTHERS, NotAnImage, deep_values, has_image_suffix, is_deep, is_image, n_pages,
-    open_bytes, split_page, suffix, to_eight_bits, usual_range, value_range)
+    open_bytes, parse_range, split_page, suffix, to_eight_bits, usual_range, value_range)
 import glob, hashlib, os, re
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -400,3 +400,32 @@ def check_images(paths, span=None)->pd.DataFrame: # a row per path, see below
     rows = in_threads(one, paths, 'checking images')
     columns = zip(names, zip(*rows) if rows else [()]*len(names))
     return pd.DataFrame({k: texts(o) if k in names[:4] else o for k, o in columns})
+
+# %% ../../nbs/data/01_images.ipynb #imgprops2
+def _light(im):
+    "Mean colors of an image and of its outermost 64th, brightness and contrast: 0 to 255"
+    im, rgb = im.resize((64, 64), Image.Resampling.BOX), ('red', 'green', 'blue')
+    a, gray = np.asarray(im, np.float32), np.asarray(im.convert('L'), np.float32)
+    border = np.concatenate([a[0], a[-1], a[:, 0], a[:, -1]]).mean(0)
+    return (dict(zip(rgb, a.mean((0, 1)))) | dict(brightness=gray.mean(), contrast=gray.std())
+            | {f'border {k}': v for k, v in zip(rgb, border)})
+
+def image_properties(paths, span='')->tuple: # properties; thumbnails (n, 768), to 255
+    "Size, mode, light and thumbnail of readable image files"
+    span = parse_range(span)
+    def one(p):
+        data = file_bytes(split_page(p)[0])
+        im, values = open_image(p, data)
+        w, h, turned = im.width, im.height, orientation(im) != 1
+        row = {'width': w, 'height': h, 'aspect': w/h, 'mode': im.mode, 'format': im.format,
+               'exif': 'exif' in im.info, 'turned': turned, 'frames': n_pages(im),
+               'bits': 8 if values is None else 8*values.itemsize, 'bytes per pixel': len(data)/(w*h)}
+        if im.format == 'JPEG': im.draft(None, (256, 256))
+        im = to_rgb(im, span, values)
+        tiny = np.asarray(im.resize((16, 16), Image.Resampling.BOX), np.float32)
+        return row | _light(im), tiny.ravel()
+    rows, tiny = zip(*in_threads(one, paths, 'looking at images'))
+    return pd.DataFrame(list(rows)), np.array(tiny)
+
+CAMERA = 'width', 'height', 'bits', 'brightness', 'contrast', 'red', 'green', 'blue', 'bytes per pixel'
+

@@ -8,7 +8,7 @@ __all__ = ['check_portable', 'fit_protocol', 'fit', 'recommended_recipe']
 # %% ../../nbs/deploy/01_fitting.ipynb #31d351c0
 from ..core import BadInput, Settings, load_settings
 from ..metrics import margin
-from ..data.images import texts
+from ..data.images import CAMERA, image_properties, texts
 from ..data.items import LABELS, Data, targets
 from ..data.splits import SPLITS, draw_split
 from ..evaluate.choice import best_variant, tuning_trials, with_tuned
@@ -226,9 +226,11 @@ def _held_out(oof, items, recipe, s, device=None, n=2000): # arrays, see `read_h
         x = backbone_features(rows, s, device)[rows.digest].numpy()
         mean, components = pca.mean_, pca.components_
         features = np.c_[(x - mean) @ components.T, np.linalg.norm(x, axis=1)]
+    ordinary = rows[rows.y == 0].drop_duplicates('group').head(500)
+    camera = image_properties(ordinary.path, s.range)[0][list(CAMERA)]
     out = dict(y=rows.y, subject=rows.group.factorize()[0], network=rows.seed.factorize()[0],
                margin=margin(oof_logits(rows)).round(4), features=features, mean=mean,
-               components=components)
+               components=components, camera=camera)
     kinds = dict(y='uint8', subject='int32', network='int32')
     return {k: np.ascontiguousarray(v, kinds.get(k, 'float32')) for k, v in out.items()}
 

@@ -408,14 +408,14 @@ def _saved_with(path, want): # the bytes of a file that model.json knows the dig
 ROW_FIELDS = 'y', 'subject', 'network', 'margin', 'features'
 
 def read_held_out(path, about)->dict:
-    "Held-out predictions (`ROW_FIELDS`), mean and components of features; may raise `BadInput`"
+    "Held-out predictions (`ROW_FIELDS`), mean and components of features, `CAMERA` of images; or `BadInput`"
     st = Path(path)/'held_out.safetensors'
     if not about.get('held_out'):
         raise BadInput(f'{path}: has no held-out predictions. Run bn-fit again.')
     blob = _saved_with(st, about['held_out'])
     try:
         e = load_arrays(blob)
-        assert set(e) == {*ROW_FIELDS, 'mean', 'components'} and set(e['y']) == {0, 1}
+        assert set(e) - {'camera'} == {*ROW_FIELDS, 'mean', 'components'} and set(e['y']) == {0, 1}
         assert all(len(e[k]) == len(e['y']) for k in ROW_FIELDS)
         assert all(np.isfinite(v).all() for v in e.values())
     except (SafetensorError, KeyError, AssertionError):

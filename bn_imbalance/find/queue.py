@@ -321,7 +321,7 @@ def review_queue(
                        'where bn-predict was started.')
     root = os.path.commonpath([os.path.dirname(p) for p in paths])
     t = t.assign(path=texts(Path(p).relative_to(root).as_posix() for p in paths),
-                 strategy='review', score=pd.to_numeric(t.probability, errors='coerce'))
+                 strategy=t.get('strategy', 'review'), score=pd.to_numeric(t.probability, errors='coerce'))
     q = new_queue(folder, dict(root=root, source=str(source), majority=majority, minority=minority,
                                goal={}, n_images=n))
     add_round(q, t.sort_values('score', ascending=False))
