@@ -59,9 +59,9 @@ def read_predictions(model, sources, out, by='')->pd.DataFrame: # readable image
     "Tables of `bn-predict`, and folders, whose predictions are kept in `out`"
     try: re.compile(by or '')
     except re.error as e: raise BadInput(f'--by {by}: not a regular expression ({e}).') from None
-    if lost := [o for o in sources or [''] if not matches(o)]:
-        raise BadInput(f'{lost[0]}: no such file or folder. Give tables of bn-predict, or folders of '
-                       'images.'.lstrip(': '))
+    if not sources: raise BadInput('give tables of bn-predict, or folders of images.')
+    if lost := [o for o in sources if not matches(o)]:
+        raise BadInput(f'{lost[0]}: no such file or folder. Give tables of bn-predict, or folders of images.')
     each = []
     for p, folder in (o for s in sources for o in matches(s)):
         table = Path(out)/f'predictions-{model.id}'/f'{Path(p).name}.csv' if folder else p
