@@ -69,7 +69,8 @@ def months(saved, images, tmp_path_factory):
     return root
 
 
-def test_command(saved, months, command, tmp_path):
+def test_command(saved, months, command, tmp_path, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '100')
     tables, out = [months/f'2026-0{k}.csv' for k in (5, 6, 7)], tmp_path/'out'
     code, text, err = command('bn-watch', saved, *tables[:2], '--out', out, '--device', 'cpu')
     assert code == 0 and text.startswith('2026-06: nothing has changed.') and not (out/'look-2026-06.csv').exists(), err
