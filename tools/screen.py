@@ -25,7 +25,8 @@ def picture(report):
     out, browser = root/'nbs'/'images'/'report.png', shutil.which('chromium') or shutil.which('google-chrome')
     subprocess.run([browser, '--headless', '--no-sandbox', '--hide-scrollbars', '--window-size=1280,800',
                     f'--screenshot={out}', Path(report).resolve().as_uri()], check=True, capture_output=True)
-    Image.open(out).convert('RGB').quantize(128, dither=Image.Dither.NONE).save(out, optimize=True)
+    fewer = Image.open(out).convert('RGB').quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    fewer.save(out, optimize=True) # median cut would make one colour of two that differ in meaning
 
 if __name__ == '__main__':
     nb = json.loads(path.read_text())
