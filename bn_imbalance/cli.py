@@ -164,7 +164,6 @@ def _classes(d, n=4):
     def some(names): return ', '.join(names[:n]) + f' and {len(names) - n} more'*(len(names) > n)
     return f'Minority: {some(d.classes("minority"))}; majority: {some(d.classes("majority"))}.'
 
-
 # %% ../nbs/90_cli.ipynb #711e3001
 def _in_tiles(d, s, recipes, flags):
     "Settings that say whether large images are seen in tiles; print why"
@@ -209,7 +208,6 @@ def bn_compare(
     with _aside(json): answer = _compare(data, curve, out, thorough, verbose, flags)
     if json: _print_json(answer)
 
-# %% ../nbs/90_cli.ipynb #compare02
 def _compare(data, curve, out, thorough, verbose, flags):
     s, goal = _begin(data, flags)
     if thorough and s.tuned == ['none']: s = replace(s, tuned=['plain'])
@@ -264,7 +262,6 @@ def _compared(d, s, recipes, trials, out, goal, flags, few=False):
         raise
     return write(runs, trials, _findings(d.source, flags))
 
-# %% ../nbs/90_cli.ipynb #compared3
 def _first_splits(d, s, recipes, out, goal, flags, n=2):
     "Runs of the recipes that are far behind after `n` splits, and the others"
     runs = _runs(d, s, flags, out, list(range(n)), recipes)
@@ -546,7 +543,6 @@ def _add(model, recipe, add, out, flags):
     print(_plain(_paragraphs(added.lines)))
     print(f'Model: {out}. {model} is as it was: take the one that you trust.')
 
-# %% ../nbs/90_cli.ipynb #answered1
 def _answered(compare, goal, recipe):
     "What the comparison said, for the card; None if that is of another recipe or goal"
     said = report.read_answer(compare, goal) if compare else None

@@ -117,7 +117,6 @@ class Metric:
     @property
     def meaning(self)->str: return self.label if self.card is None else self.card
 
-# %% ../nbs/01_metrics.ipynb #a1d0c0e0
 METRICS = {} # name -> `Metric`, in the order of tables
 
 def register_metric(metric:Metric)->Metric: # the same

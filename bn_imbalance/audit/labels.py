@@ -139,7 +139,6 @@ def check_labels(c:Check)->pd.DataFrame: # `c` gets them, and a finding
     else: c.add('note', 'No doubtful labels.')
     return t
 
-# %% ../../nbs/audit/03_labels.ipynb #a4f57156
 def write_doubtful(c:Check, out:str|Path)->Path: # path, label, looks_like, probability
     "Write the doubtful labels, the most doubtful first"
     t = c.doubtful.assign(path=texts(path_from(out, p) for p in c.items.path[c.doubtful.index]),

@@ -104,7 +104,6 @@ def export_torch(model:Model, path:str|Path)->Path: # usually .pt2
     def read(blob): return torch.export.load(io.BytesIO(blob)).module()
     return _export(model, path, write, read, 'the exported program')
 
-# %% ../../nbs/deploy/05_export.ipynb #dec25af9
 def export_onnx(model:Model, path:str|Path)->Path: # usually .onnx
     "Write an ONNX file; raises `BadInput` without the libraries, or if it computes something else"
     try: import onnx, onnxruntime, onnxscript # the exporter of PyTorch needs the last one

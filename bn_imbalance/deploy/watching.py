@@ -255,7 +255,6 @@ def watch_table(w:Watched)->pd.DataFrame: # a row per period
                          'prevalence [95 %]': t.apply(interval, axis=1),
                          m.label: t.cost.map(m.text), 'changed': list(map(_short, w.changed))})
 
-# %% ../../nbs/deploy/08_watching.ipynb #wat00019
 def plot_watch(w:Watched): # -> figure
     "Prevalence and cost over time, with intervals and marks where something changed"
     t, at, m = w.table, np.arange(len(w.table)), w.measure

@@ -157,7 +157,6 @@ def search_with_data(
     return Search(data.source, (data.called('majority'), rare), settings_embedder(s, device), s, r,
                   items, backbone_features(items, s, device).x)
 
-# %% ../../nbs/find/02_search.ipynb #5c971838
 def _last_column(x): return torch.stack([0*x[:, -1], x[:, -1]], 1) # see `WithMargin`
 
 def search_with_model(

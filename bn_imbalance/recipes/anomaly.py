@@ -77,7 +77,6 @@ def fit_patch_gaussian(x):
         out.mean[i], out.w[i] = mean, w
     return out
 
-# %% ../../nbs/recipes/06_anomaly.ipynb #58ce5631
 def coreset(x, n, rng):
     "Rows of at most `n` of the points x: greedy k-center in a random projection to 32 numbers"
     z = x.float() @ torch.randn(x.shape[1], 32, generator=rng).to(x.device)

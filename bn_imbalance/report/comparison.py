@@ -191,7 +191,6 @@ def _class_section(runs):
                   note('Mean F1 of each rare class against all others, at argmax. All other tables '
                        'give the mean over the rare classes.')) if runs[0].multiclass else ''
 
-# %% ../../nbs/report/03_comparison.ipynb #6193749a
 def report_html(runs, lb, split=None, command='', trials=None, answer=None)->str:
     "The page; with the split of the first seed it shows images, with `tuning_trials` their gain"
     good = [r for r in runs if not r.failed]
@@ -240,7 +239,6 @@ def write_report(
     write_atomic(out/'answer.json', json.dumps(answer.to_dict() | dict(made_by=was), indent=1))
     return write_atomic(out/'report.html', page), lb, runs, answer
 
-# %% ../../nbs/report/03_comparison.ipynb #readans1
 def read_answer(out:str|Path, goal:Goal)->Answer|None: # None if the folder has none for this goal
     "What was answered, word for word"
     was = _made_by(Path(out)/'answer.json')

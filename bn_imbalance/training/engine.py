@@ -219,7 +219,6 @@ class Trained:
         out = [(self.patches if o == 'patches' else self.x)(part) for o in inputs]
         return out[0] if len(out) == 1 else out
 
-# %% ../../nbs/training/03_engine.ipynb #5a022cf2
 def train_heads(dls, recipes, s, seed, x=None, backbone=None)->dict: # recipe.training -> `Trained`
     "Train heads on features `x` (None: those of `dls`); `backbone` makes them of training images"
     x = x or (lambda part: dls[SPLITS.index(part)].x)

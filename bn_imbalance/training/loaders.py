@@ -77,7 +77,6 @@ def train_dl(x, y, s, wgts=None, tfms=None): # shuffled, whole batches
     bs = min(s.batch_size, len(y))
     return TensorDL(x, y, wgts, tfms, bs=bs, shuffle=True, drop_last=True)
 
-# %% ../../nbs/training/00_loaders.ipynb #a7692842
 def split_labels(split, part): # class numbers (n,) of one part: train, valid or test
     return targets(split[split.split == part])
 

@@ -40,7 +40,6 @@ def data_config(data, protocol=None)->dict: # JSON
                minority=data.classes('minority'), fingerprint=digest.hexdigest())
     return out | ({'classes': data.names} if multiclass else {})
 
-# %% ../../nbs/training/04_run.ipynb #5a1d0401
 _not_of_a_run = ('recipes', 'seeds', 'weights', 'tune', 'tuned', 'factors', 'position',
                  'prevalence', 'cost_miss', 'cost_alarm', 'min_recall')
 
@@ -136,7 +135,6 @@ def _train_in_memory(engine, split, recipes, s, *args): # also the settings used
     gc.collect(), torch.cuda.empty_cache()
     return train(engine, split, recipes, used, *args), used, note
 
-# %% ../../nbs/training/04_run.ipynb #runtrained
 def _run_trained(split, recipes, s, seed, configs, features, pixels, device):
     keep_memory()
     rare, ys = rare_targets(split), {k: split_labels(split, k) for k in SPLITS}

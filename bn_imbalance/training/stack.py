@@ -65,7 +65,6 @@ def full_precision(x):
     on_cpu = x.device.type == 'cpu'
     return torch.autocast(x.device.type, enabled=on_cpu and torch.is_autocast_enabled('cpu'))
 
-# %% ../../nbs/training/02_stack.ipynb #5a1d0202
 class HeadStack(nn.ModuleList):
     "Heads in parallel on the same features: (batch, n_in) to (heads, batch, n_out)"
     def __init__(self, heads):

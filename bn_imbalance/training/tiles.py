@@ -62,7 +62,6 @@ def _out_of_fold(recipe, x, y, folds): # margins (n,)
     return out
 
 
-# %% ../../nbs/training/05_tiles.ipynb #711e1110
 def try_grid(data, items, s, device=None)->Pilot: # `s.tiles` says which
     "Out-of-fold AUROC of a few closed-form recipes on images seen in these tiles"
     patched, start, y = makes_patches(s.arch, s.size), time.time(), (items.label == 'minority').to_numpy().astype(int)
