@@ -236,6 +236,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'bn_imbalance.core.package_file': ('core.html#package_file', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.quiet_import': ('core.html#quiet_import', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.ray_cluster': ('core.html#ray_cluster', 'bn_imbalance/core.py'),
+                                   'bn_imbalance.core.reason': ('core.html#reason', 'bn_imbalance/core.py'),
+                                   'bn_imbalance.core.some_names': ('core.html#some_names', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.stored_results': ('core.html#stored_results', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.suggest': ('core.html#suggest', 'bn_imbalance/core.py'),
                                    'bn_imbalance.core.tile_step': ('core.html#tile_step', 'bn_imbalance/core.py'),

@@ -33,6 +33,13 @@ def suggest(name:str, known)->str: # a hint to append to an error message
     if close: return 'Did you mean ' + ' or '.join(close) + '?'
     return 'There are: ' + ', '.join(known) + '.' if 0 < len(known) <= 12 else ''
 
+def reason(e):
+    "What an exception of the system, a store or a decoder says, in one line"
+    return getattr(e, 'strerror', None) or ' '.join(str(e).split()) or type(e).__name__
+
+def some_names(names, n=6)->str: # `a, b and 3 more`
+    return ', '.join([*names][:n]) + f' and {len(names) - n} more'*(len(names) > n)
+
 # %% ../nbs/00_core.ipynb #18de3932
 @dataclass(frozen=True)
 class Within:
@@ -141,7 +148,7 @@ def _read_ini(path):
         raise BadInput(f'{path}: cannot be read ({e.strerror}). '
                        'Give an existing file to --settings.') from e
     except (configparser.Error, UnicodeDecodeError) as e:
-        raise BadInput(f'{path}: not a settings file ({" ".join(str(e).split())}).') from e
+        raise BadInput(f'{path}: not a settings file ({reason(e)}).') from e
     return {k: (v, f'{path}: [{s}] {k}') for s in ini.sections() for k, v in ini[s].items()}
 
 # %% ../nbs/00_core.ipynb #19b10ceb
@@ -154,14 +161,13 @@ def load_settings(
     flags = {k: (v, f'--{k.replace("_", "-")}') for k, v in changes.items() if v is not None}
     for source in _read_ini(package_file('settings.ini')), _read_ini(path) if path else {}, flags:
         for k, (val, where) in source.items():
-            if k not in known:
-                raise BadInput(f'{where}: there is no such setting. {suggest(k, known)}')
+            if k not in known: raise BadInput(f'{where}: no such setting. {suggest(k, known)}')
             if (k, val) == ('size', 'auto'): continue
             try: out[k] = _convert(known[k], val)
             except (ValueError, KeyError, TypeError):
                 raise BadInput(f'{where} = {val}: expected {_expected(known[k])}.') from None
-        sized = source.get('size', ('auto',))[0] != 'auto'
-        if sized and 'tiles' not in source: out['tiles'] = '1x1' # as asked for: squeezed to this size
+        sized = source.get('size', ('auto',))[0] != 'auto' # as asked for: squeezed to this size
+        if sized and 'tiles' not in source: out['tiles'] = '1x1'
     if not re.fullmatch('auto|[1-9][0-9]?x[1-9][0-9]?', out['tiles']):
         raise BadInput(f'--tiles {out["tiles"]}: expected rows x columns, such as 4x6, or auto.')
     return Settings(**out)
@@ -219,7 +225,6 @@ def csv_text(rows)->str: # a table of pandas, or rows
     csv.writer(file, lineterminator='\r\n').writerows(rows)
     return ''.join(out)
 
-
 # %% ../nbs/00_core.ipynb #99110f45
 def keep_memory():
     "Let this process reuse memory instead of returning it; does nothing without glibc"
@@ -254,20 +259,21 @@ def ray_cluster(cpus=None): # how many of this machine, if there is no cluster; 
     "The module `ray`, running; raises `BadInput` if it is not installed or does not start"
     try: import ray
     except ImportError:
-        raise BadInput("--backend ray: Ray is not installed. pip install 'bn_imbalance[ray]'") from None
+        raise BadInput("--backend ray needs Ray. pip install 'bn_imbalance[ray]'") from None
     if mine := not ray.is_initialized(): _start_ray(ray, cpus)
     try: yield ray
     finally:
         if mine: ray.shutdown()
 
 def _start_ray(ray, cpus):
-    here = {} if os.environ.get('RAY_ADDRESS') else dict(address='local', num_cpus=cpus, include_dashboard=False)
+    here = dict(address='local', num_cpus=cpus, include_dashboard=False)
+    if os.environ.get('RAY_ADDRESS'): here = {}
     for again in True, True, False: # a busy machine may need more than Ray's half a minute
         try: return ray.init(log_to_driver=False, logging_level='error', **here)
         except Exception as e:
             ray.shutdown()
             if again and 'timed out' in str(e): continue
-            raise BadInput(f'--backend ray: Ray does not start ({" ".join(str(e).split())}).') from e
+            raise BadInput(f'--backend ray: Ray does not start ({reason(e)}).') from e
 
 # %% ../nbs/00_core.ipynb #c0de0002
 _ignoring, _lock = Counter(), Lock()

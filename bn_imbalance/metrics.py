@@ -140,8 +140,8 @@ def _cost(p, r, f, g): return 1000*(g.cost_miss*p*(1 - r) + g.cost_alarm*(1 - p)
 _decision('recall', 'recall', lambda p, r, f, g: r, card='of {the} found')
 _decision('found', 'found per 1000', lambda p, r, f, g: 1000*p*r, ('goal',), **_PER_1000)
 _decision('missed', 'missed per 1000', lambda p, r, f, g: 1000*p*(1 - r), **_LOW, **_PER_1000)
-_decision('alarms', 'false alarms per 1000', lambda p, r, f, g: 1000*(1 - p)*f, ('goal',),
-          **_LOW, **_PER_1000)
+_decision('alarms', 'false alarms per 1000', lambda p, r, f, g: 1000*(1 - p)*f, ('goal',), **_LOW,
+          **_PER_1000)
 _decision('precision', 'precision', lambda p, r, f, g: p*r/np.maximum(p*r + (1 - p)*f, 1e-12),
           ('goal',), card='of what is called {minority} is')
 _decision('f1', 'F1', lambda p, r, f, g: f1_from_counts(p*r, (1 - p)*f, p), card='F1 of {minority}')
@@ -278,7 +278,7 @@ def bounded_interval(
     "`mean_interval` on the logit scale, so that it lies within what is possible"
     mean, _, high = mean_interval(np.asarray(x, float)/most, overlap=overlap)
     if not 0 < mean < 1: return most*mean, most*mean, most*mean
-    half = (high - mean)/(mean*(1 - mean)) # the slope of the logit is the reciprocal of that product
+    half = (high - mean)/(mean*(1 - mean)) # the slope of the logit is 1/(mean*(1 - mean))
     return most*mean, most*float(expit(logit(mean) - half)), most*float(expit(logit(mean) + half))
 
 # %% ../nbs/01_metrics.ipynb #87b26998

@@ -82,7 +82,7 @@ def bad_inputs(folder, tmp_path):
         ([folder, '--weights', tmp_path/'none.safetensors'], 'no such file'),
         ([folder, '--weights', tmp_path/'file'], 'cannot be read as safetensors'),
         ([folder, '--settings', tmp_path/'bad.ini'], '[training] epochs = many: expected a whole number'),
-        ([folder, '--settings', tmp_path/'odd.ini'], '[training] learning_rate: there is no such setting'),
+        ([folder, '--settings', tmp_path/'odd.ini'], '[training] learning_rate: no such setting'),
         ([folder, '--settings', tmp_path/'noini.ini'], 'not a settings file'),
         ([folder, '--settings', tmp_path/'none.ini'], 'cannot be read'),
         ([folder, '--epochs', '0'], '--epochs = 0: expected a whole number from 1'),
