@@ -412,7 +412,7 @@ def test_tables_that_are_refused(tmp_path, header, line, change, word):
 
 @pytest.mark.parametrize('before, header, line, word', [
     ('sep=;\n', 'path;label', '{p};{l}', ''), ('', 'path,label', 'file://{here}/{p},{l}', ''),
-    ('', 'path,label\npath,label', '{p},{l}', 'names the columns once more'),
+    ('', 'path,label\npath,label', '{p},{l}', 'names the columns again'),
     ('', 'path,label,is_valid', '{p},{l},True', 'column is_valid is not used')])
 def test_tables_that_are_understood(tmp_path, before, header, line, word):
     lines = [line.format(p=p, l=l, here=tmp_path) for p, l in rows(classes(tmp_path/'images', n=(6, 5)))]

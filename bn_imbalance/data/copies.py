@@ -88,11 +88,12 @@ def join_copies(items:pd.DataFrame, notes:list, where='data',
         text = (f'{wrong.sum()} pairs of files are the same image under two labels: '
                 f'{_listed(items, pairs[wrong])}.')
         if contradictions == 'refuse':
-            raise BadInput(f'{where}: {text} Correct the labels, or leave both out with --skip-bad.')
+            raise BadInput(f'{where}: {text} Correct the labels, or skip both with --skip-bad.')
         notes.append(f'Left out: {text}')
         gone = items.digest.isin(items.digest.iloc[pairs[wrong][:, 0]])
         return join_copies(items[~gone].assign(hash='', tiny=b''), notes, where)
-    if crowd: notes.append(f'{crowd} images look so much alike that near copies among them cannot be told.')
+    if crowd: notes.append(f'{crowd} images are so alike that near copies among them cannot be '
+                           'told.')
     if not len(pairs): return items
     notes += _copies_text(items, pairs, same, differ)
     part = linked(pairs[:, :2], len(items))
@@ -103,15 +104,17 @@ def join_copies(items:pd.DataFrame, notes:list, where='data',
 # %% ../../nbs/data/05_copies.ipynb #cop7b
 def _copies_text(items, pairs, same, differ):
     n = [len(set(pairs[o][:, 1])) for o in (same, ~same)]
-    kinds = [f'{k} {what}' for k, what in zip(n, ('are copies of others', 'are nearly copies of others')) if k]
+    kinds = [f'{k} are {what} of others' for k, what in zip(n, ('copies', 'nearly copies')) if k]
     own = '' if 'given' in items else ', and stays in one part of a split'
     out = [f'Of {len(items)} images {" and ".join(kinds)}, such as {items.path.iloc[pairs[0, 0]]} '
            f'and {items.path.iloc[pairs[0, 1]]}: each set of copies is one subject{own}.']
     if (near := ~same & differ).any():
-        out.append(f'{near.sum()} pairs that look like copies have two labels: {_listed(items, pairs[near], 3)}.')
+        out.append(f'{near.sum()} pairs that look like copies have two labels: '
+                   f'{_listed(items, pairs[near], 3)}.')
     if 'given' in items:
         split = items.given.to_numpy()
         torn = (split[pairs[:, 0]] == 'test') ^ (split[pairs[:, 1]] == 'test')
-        if torn.any(): out.append(f'{torn.sum()} pairs of copies lie on both sides of your split: '
-                                  f'{_listed(items, pairs[torn], 3)}. The test looks easier than it is.')
+        if torn.any(): out.append(
+            f'{torn.sum()} pairs of copies lie on both sides of your split: '
+            f'{_listed(items, pairs[torn], 3)}. The test looks easier than it is.')
     return out

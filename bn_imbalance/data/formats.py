@@ -20,12 +20,12 @@ SUFFIXES = frozenset('''
     .jp2 .j2k .j2c .jpc .jpf .jpx .pbm .pgm .ppm .pnm .pfm .tga .icb .vda .vst .ico .qoi
     '''.split() + HEIC + DICOM)
 OTHERS = frozenset('''
-    .txt .md .rst .log .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .html .htm .js .css .py
-    .ipynb .sh .bat .r .m .doc .docx .xls .xlsx .xlsm .ods .odt .ppt .pptx .pdf .eps .ai .svg .psd .xcf
-    .nef .cr2 .cr3 .arw .dng .orf .rw2 .raf .raw .mp4 .mov .avi .mkv .mp3 .wav .zip .tar .gz .tgz .bz2
-    .xz .7z .rar .npy .npz .h5 .hdf5 .mat .pkl .pt .pth .ckpt .onnx .safetensors .parquet .db .sqlite
-    .lnk .url .lock .tmp .part .crdownload .bak .exe .dll .dcmdir .svs .czi .nd2 .lif .nii
-    '''.split())
+    .txt .md .rst .log .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .html .htm .js .css
+    .py .ipynb .sh .bat .r .m .doc .docx .xls .xlsx .xlsm .ods .odt .ppt .pptx .pdf .eps .ai .svg
+    .psd .xcf .nef .cr2 .cr3 .arw .dng .orf .rw2 .raf .raw .mp4 .mov .avi .mkv .mp3 .wav .zip .tar
+    .gz .tgz .bz2 .xz .7z .rar .npy .npz .h5 .hdf5 .mat .pkl .pt .pth .ckpt .onnx .safetensors .nii
+    .parquet .db .sqlite .lnk .url .lock .tmp .part .crdownload .bak .exe .dll .dcmdir .svs .czi
+    .nd2 .lif'''.split())
 
 def suffix(name):
     "The suffix of a file name or an address, in small letters"
@@ -39,8 +39,7 @@ def has_image_suffix(name):
 HEAD = 256 # bytes at the beginning of a file that tell its kind
 
 def _is_heic(head):
-    return head[4:8] == b'ftyp' and head[8:12] in (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx',
-                                                   b'mif1', b'msf1')
+    return bool(re.match(b'.{4}ftyp(hei[cxms]|hev[cx]|mif1|msf1)', head, re.S))
 
 def _is_dicom(head): return head[128:132] == b'DICM'
 
@@ -63,7 +62,8 @@ def what_it_is(head:bytes)->str: # its first bytes
         return 'an HTML page, perhaps of a failed download. Fetch the image again'
     kinds = {b'%pdf': 'a PDF. Export its pages as images', b'pk\3\4': 'an archive. Unpack it',
              b'\x1f\x8b': 'an archive. Unpack it', b'8bps': 'a Photoshop file. Export it as PNG',
-             b'<svg': 'a drawing (SVG). Export it as PNG', b'\0\5\x16\7': 'a side file of a Mac. Delete it'}
+             b'<svg': 'a drawing (SVG). Export it as PNG',
+             b'\0\5\x16\7': 'a side file of a Mac. Delete it'}
     if kind := next((v for k, v in kinds.items() if text.startswith(k)), None): return kind
     return 'only zeros. Copy it again' if not head.strip(b'\0') else ''
 
@@ -73,18 +73,19 @@ class NotAnImage(ValueError):
     def __bool__(self): return bool(str(self))
 
 def _missing(kind, package, extra):
-    raise NotAnImage(f"{kind}, which needs the package {package}. pip install 'bn_imbalance[{extra}]', "
-                     'or convert it to PNG')
+    raise NotAnImage(f'{kind}, which needs the package {package}. '
+                     f"pip install 'bn_imbalance[{extra}]', or convert it to PNG")
 
 def _open_heic(source):
     try: import pillow_heif
     except ImportError: _missing('a HEIC photograph', 'pillow-heif', 'heif')
     pillow_heif.register_heif_opener()
     try: return Image.open(source, formats=['HEIF'])
-    except Image.UnidentifiedImageError: raise NotAnImage('a broken HEIC photograph. Copy it again') from None
+    except Image.UnidentifiedImageError: pass
+    raise NotAnImage('a broken HEIC photograph. Copy it again')
 
 # %% ../../nbs/data/00_formats.ipynb #fmt10d
-def _dicom_gray(ds, a, bits): # values as stored (h, w) -> an image of 8 bits if they are, or if there is a window
+def _dicom_gray(ds, a, bits): # values as stored (h, w) -> an image, of 8 bits with a window
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
     if bits == 1: return Image.fromarray(a.astype(np.uint8)*255) # a mask
     a = apply_modality_lut(a, ds)
@@ -112,7 +113,8 @@ def _open_dicom(source, page):
     bits = int(ds.get('BitsStored') or 32) # floating point has none
     if ds.PhotometricInterpretation == 'PALETTE COLOR':
         a, bits = apply_color_lut(a, ds), ds.RedPaletteColorLookupTableDescriptor[2]
-    im = Image.fromarray((a >> max(0, bits - 8)).astype(np.uint8)) if a.ndim == 3 else _dicom_gray(ds, a, bits)
+    if a.ndim == 3: im = Image.fromarray((a >> max(0, bits - 8)).astype(np.uint8))
+    else: im = _dicom_gray(ds, a, bits)
     im.n_frames = int(ds.get('NumberOfFrames') or 1)
     return im
 
@@ -185,7 +187,7 @@ def parse_range(text)->tuple|None: # '0,4095' -> (0., 4095.); '' -> None
     try: low, high = map(float, str(text).split(','))
     except ValueError: low = high = np.nan
     if low < high and np.isfinite([low, high]).all(): return low, high
-    raise BadInput(f'--range {text}: expected LOW,HIGH, the values of black and white, such as 0,4095.')
+    raise BadInput(f'--range {text}: expected LOW,HIGH, values of black and white, such as 0,4095.')
 
 def to_eight_bits(a, span, inverted=False)->np.ndarray: # uint8
     "Values as 0 (the lower end of the range, or below) to 255"
@@ -209,14 +211,12 @@ def deep_values(im, data:bytes, page=0)->np.ndarray|None: # (h, w) or (h, w, cha
     "The values of an open image of more than 8 bits, None for any other"
     if is_deep(im): return np.asarray(im)
     tiles = getattr(im, 'tile', None) or ()
-    if im.mode == 'RGBA' and tiles and tiles[0][3] == 'LA;16B': # of a PNG: its four bytes as those of RGBA
-        other = open_bytes(data, page)
-        other.tile = [t._replace(args='RGBA') if hasattr(t, '_replace') else (*t[:3], 'RGBA') for t in tiles]
-        a = np.asarray(other).astype(np.uint16)
-        return a[..., ::2]*256 + a[..., 1::2]
-    raw = [_swapped(t[3]) for t in tiles]
+    pairs = im.mode == 'RGBA' and tiles and tiles[0][3] == 'LA;16B' # a PNG: four bytes as RGBA
+    raw = ['RGBA' if pairs else _swapped(t[3]) for t in tiles]
     if not raw or not all(raw): return None
     other = open_bytes(data, page)
     other.tile = [t._replace(args=o) if hasattr(t, '_replace') else (*t[:3], o)
                   for t, o in zip(other.tile, raw)]
-    return np.asarray(im).astype(np.uint16)*256 + np.asarray(other)
+    a = np.asarray(other)
+    if pairs: return a[..., ::2].astype(np.uint16)*256 + a[..., 1::2]
+    return np.asarray(im).astype(np.uint16)*256 + a

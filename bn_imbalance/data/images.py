@@ -6,7 +6,7 @@
 __all__ = ['open_image', 'read_image', 'left_text', 'image_files', 'perceptual_hash', 'check_images']
 
 # %% ../../nbs/data/01_images.ipynb #22c25832
-from ..core import BadInput, ignore_warnings, suggest
+from ..core import BadInput, ignore_warnings, reason, suggest
 from .formats import (
     HEAD, OTHERS, NotAnImage, deep_values, has_image_suffix, is_deep, is_image, n_pages,
     open_bytes, parse_range, split_page, suffix, to_eight_bits, usual_range, value_range)
@@ -60,9 +60,8 @@ def file_bytes(path):
     return Path(path).read_bytes() if here else data
 
 # %% ../../nbs/data/01_images.ipynb #a0267f28
-_turn = Image.Transpose
-TURNS = {2: _turn.FLIP_LEFT_RIGHT, 3: _turn.ROTATE_180, 4: _turn.FLIP_TOP_BOTTOM, 5: _turn.TRANSPOSE,
-         6: _turn.ROTATE_270, 7: _turn.TRANSVERSE, 8: _turn.ROTATE_90} # by EXIF orientation
+TURNS = dict(enumerate('FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE '
+                       'ROTATE_90'.split(), 2)) # by EXIF orientation
 
 def orientation(im):
     try: return im.getexif().get(0x0112, 1)
@@ -87,13 +86,9 @@ def to_rgb(im:Image.Image, span=None, values=None)->Image.Image: # mode RGB
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     im = im.convert('RGB')
-    return im if turn is None else im.transpose(turn)
+    return im if turn is None else im.transpose(Image.Transpose[turn])
 
 # %% ../../nbs/data/01_images.ipynb #a9205012
-def reason(e):
-    "What an exception of the system, a store or a decoder says, in one line"
-    return getattr(e, 'strerror', None) or ' '.join(str(e).split()) or type(e).__name__
-
 @contextmanager
 def _named(path): # whatever goes wrong in here becomes a `BadInput` that names the file
     try:
@@ -131,12 +126,13 @@ def read_image(
     with _named(path): return to_rgb(im, span, values)
 
 # %% ../../nbs/data/01_images.ipynb #1161df33
-TOOLS = frozenset("""__macosx @eadir @__thumb #recycle @recycle $recycle.bin #snapshot @recently-snapshot lost+found
-    __pycache__ wandb mlruns lightning_logs""".split() + ['system volume information'])
+TOOLS = {*'''__macosx @eadir @__thumb #recycle @recycle $recycle.bin #snapshot @recently-snapshot
+    lost+found __pycache__ wandb mlruns lightning_logs'''.split(), 'system volume information'}
 MASKS = frozenset("""mask masks ground_truth groundtruth annotation annotations segmentation thumb
     segmentations segmentationclass thumbs thumbnail thumbnails""".split())
-LOGS = frozenset('runs logs log tensorboard checkpoints weights output outputs exp'.split()) # of a trainer, perhaps
-_MASK = re.compile(r'^(mask|thumb|thumbnail|tn)[ _.-]|[ _.-]?(mask|gt|seg|segmentation|thumb|thumbnail)$', re.I)
+LOGS = frozenset('runs logs log tensorboard checkpoints weights output outputs exp'.split())
+_MASK = re.compile(
+    r'^(mask|thumb(nail)?|tn)[ _.-]|[ _.-]?(mask|gt|seg(mentation)?|thumb(nail)?)$', re.I)
 MARKER = '.bn-imbalance' # a file in folders of results
 
 def is_result(d):
@@ -146,7 +142,7 @@ def is_result(d):
 
 def _is_log(d, limit=2000): # does a trainer keep its weights or events there?
     files = islice((f for _, _, fs in os.walk(d) for f in fs), limit)
-    return any(f.startswith('events.out.tfevents') or suffix(f) in ('.pt', '.pth', '.ckpt') for f in files)
+    return any(re.match(r'events\.out\.tfevents|.+\.(pt|pth|ckpt)$', f, re.I) for f in files)
 
 def _stems(d, limit=2000): # of images below a folder, without what marks a mask
     files = (f for _, _, fs in os.walk(d) for f in fs if has_image_suffix(f))
@@ -196,7 +192,7 @@ def _begins_as_image(path):
     except OSError: return False
 
 def image_files(root:str|Path, left:Counter=None)->Iterator: # of paths; texts below an address
-    "The images under a folder one by one, by name; hidden ones are left out, others counted in `left`"
+    "The images under a folder, by name; hidden ones are left out, others counted in `left`"
     left = Counter() if left is None else left
     if is_address(root := local_path(root)):
         yield from _stored_images(root, left)
@@ -249,9 +245,9 @@ def _stored_images(address, left):
         d = todo.pop()
         with _listing(address): found = fs.ls(d, detail=True)
         found = {p: o['type'] for o in found if not _hidden(p := o['name'].rstrip('/')) and p != d}
-        for p in sorted(found, reverse=True):
-            if found[p] != 'directory': continue
-            if (name := os.path.basename(p)).lower() in TOOLS: left[f'the folder {name} (of a tool)'] += 1
+        for p in sorted((p for p in found if found[p] == 'directory'), reverse=True):
+            name = os.path.basename(p)
+            if name.lower() in TOOLS: left[f'the folder {name} (of a tool)'] += 1
             else: todo.append(p)
         files = [p for p in sorted(found) if found[p] != 'directory']
         masks = _mask_files([p for p in files if has_image_suffix(p)])
@@ -305,7 +301,7 @@ class Table:
     def __getitem__(self, digests): return self.x[[self.rows[d] for d in digests]]
 
 def decode(path, size, data=None, span=None)->np.ndarray: # uint8, (3, height, width)
-    "The pixels that a network sees; size: one number, or height and width; raises `BadInput` as `read_image` does"
+    "The pixels that a network sees; size: a number, or height and width; may raise `BadInput`"
     return _squeezed(read_image(path, data, span), size)
 
 def height_width(size): return size if isinstance(size, tuple) else (size, size)
@@ -341,8 +337,8 @@ def decode_for(span, odd)->object: # (path, size, content or None) -> pixels, as
         if values is not None and span:
             low, high = value_range(values)
             if ((values < span[0]) | (values > span[1])).mean() > .5:
-                raise BadInput(f'{path}: values from {low:g} to {high:g}, but the model was trained on '
-                               f'{span[0]:g} to {span[1]:g}. Give --range LOW,HIGH.')
+                raise BadInput(f'{path}: values from {low:g} to {high:g}, but the model was '
+                               f'trained on {span[0]:g} to {span[1]:g}. Give --range LOW,HIGH.')
             if low < span[0] or high > span[1]: notice('outside')
         with _named(path): return _squeezed(to_rgb(im, span, values), size)
     return read
@@ -360,10 +356,10 @@ def odd_texts(odd, span)->list: # of lines
     "What `decode_for` noticed"
     trained = f'values from {span[0]:g} to {span[1]:g}' if span else '8 bits'
     texts = dict(
-        pages='several pages or frames: only the first of each was read. --pages all reads them all.',
+        pages='several pages or frames: only the first was read. --pages all reads them all.',
         shallow=f'8 bits, the images that the model was trained on have {trained}.',
-        deep='more than 8 bits, the images that the model was trained on have not: each was read by its '
-             'own values. --range LOW,HIGH sets a range.',
+        deep='more than 8 bits, the images that the model was trained on have not: each was read '
+             'by its own values. --range LOW,HIGH sets a range.',
         outside=f'values outside of those of training ({trained}): they were cut off there. '
                 '--range LOW,HIGH sets another range.')
     return [f'{n} image{"s"*(n > 1)}, such as {p}: {texts[k]}' for k, (n, p) in sorted(odd.items())]
@@ -383,7 +379,7 @@ def perceptual_hash(im)->tuple: # 64 hexadecimal digits, '' for an image of one 
     return np.packbits(low > median).tobytes().hex(), im.reduce(4).tobytes()
 
 def check_images(paths, span=None)->pd.DataFrame: # a row per path, see below
-    "Decode every image once: path, digest (of the bytes), error ('' if readable), hash, size, range"
+    "Decode every image once: path, digest (of its bytes), error ('' if none), hash, size, range"
     names = 'path digest error hash tiny width height pages low high whole'.split()
     def one(p):
         try:
@@ -391,10 +387,11 @@ def check_images(paths, span=None)->pd.DataFrame: # a row per path, see below
                 data, digest = marked_bytes(p)
                 im, values = open_image(p, data)
                 pages, size = n_pages(im), im.size
-                if jpeg := im.format == 'JPEG': im.draft('L', (128, 128)) # all of it is read, and quickly
-                if not (jpeg and im.mode == 'L' and orientation(im) == 1): im = to_rgb(im, span, values)
+                if jpeg := im.format == 'JPEG': im.draft('L', (128, 128)) # whole, but quickly
+                if im.mode != 'L' or not jpeg or orientation(im) != 1: im = to_rgb(im, span, values)
                 same = perceptual_hash(im)
-            deep = (*value_range(values), values.dtype.kind != 'f') if values is not None else (np.nan,)*3
+            deep = (np.nan,)*3
+            if values is not None: deep = *value_range(values), values.dtype.kind != 'f'
             return str(p), digest, '', *same, *size, pages, *deep
         except BadInput as e: return str(p), '', str(e), '', bytes(256), 0, 0, 1, *(np.nan,)*3
     rows = in_threads(one, paths, 'checking images')
@@ -419,7 +416,7 @@ def image_properties(paths, span='')->tuple: # properties; thumbnails (n, 768), 
         w, h, turned = im.width, im.height, orientation(im) != 1
         row = {'width': w, 'height': h, 'aspect': w/h, 'mode': im.mode, 'format': im.format,
                'exif': 'exif' in im.info, 'turned': turned, 'frames': n_pages(im),
-               'bits': 8 if values is None else 8*values.itemsize, 'bytes per pixel': len(data)/(w*h)}
+               'bits': 8*getattr(values, 'itemsize', 1), 'bytes per pixel': len(data)/(w*h)}
         if im.format == 'JPEG': im.draft(None, (256, 256))
         im = to_rgb(im, span, values)
         tiny = np.asarray(im.resize((16, 16), Image.Resampling.BOX), np.float32)
@@ -427,5 +424,4 @@ def image_properties(paths, span='')->tuple: # properties; thumbnails (n, 768), 
     rows, tiny = zip(*in_threads(one, paths, 'looking at images'))
     return pd.DataFrame(list(rows)), np.array(tiny)
 
-CAMERA = 'width', 'height', 'bits', 'brightness', 'contrast', 'red', 'green', 'blue', 'bytes per pixel'
-
+CAMERA = *'width height bits brightness contrast red green blue'.split(), 'bytes per pixel'

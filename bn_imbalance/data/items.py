@@ -6,13 +6,13 @@
 __all__ = ['Data', 'read_items', 'read_data']
 
 # %% ../../nbs/data/06_items.ipynb #0fdb0f04
-from ..core import BadInput, suggest
+from ..core import BadInput, some_names, suggest
 from .copies import join_copies
 from .formats import parse_range, range_text, usual_range
 from .images import check_images, texts
 from .sources import SOURCES, source_text, check_source, source_of, default_classes
 from bn_imbalance.data.tables import (class_key, from_csv, from_folder, one_spelling, page_paths,
-    some_names, split_of)
+    split_of)
 import fnmatch, glob, os, re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +44,7 @@ def pool_classes(items, minority=None, majority=None, where='data', rare_later=F
 
 def _with_images(classes, sizes, notes, named=None): # classes without an image are said, not kept
     empty = [c for c in classes if not sizes[c] and c != named]
-    if notes is not None: notes += [f'The folder {c} holds no image: it is no class.' for c in empty]
+    if notes is not None: notes += map('The folder {} holds no image: no class.'.format, empty)
     return [c for c in classes if c not in empty]
 
 # %% ../../nbs/data/06_items.ipynb #561e6bd4
@@ -53,7 +53,8 @@ def _pools(n, minority, majority, where):
     if _only_majority(n.index, minority, majority) and len(n) == 1:
         raise BadInput(f'{where}: one class only ({n.index[0]}). Without an image of the rare '
                        'class nothing can be judged: no recall, no F1, no threshold. To find the '
-                       f'first ones among unlabelled images, use bn-find {where} IMAGES.{_lower(where, n)}')
+                       f'first ones among unlabelled images, use bn-find {where} '
+                       f'IMAGES.{_lower(where, n)}')
     if minority is None and majority is None: minority = _rarest(n, where)
     mino = _matching(n.index, minority, where, 'minority')
     majo = _matching(n.index, majority, where, 'majority')
@@ -71,7 +72,7 @@ def _pools(n, minority, majority, where):
 
 def _lower(where, n): # a hint if the classes are one folder below
     d = Path(str(where))/str(n.index[0])
-    found = sorted(o.name for o in d.iterdir() if o.is_dir() and o.name[0] != '.') if d.is_dir() else []
+    found = sorted(o.name for o in d.glob('[!.]*') if o.is_dir())
     text = f' The folder {d} holds {some_names(found)}: one level too high? Give it.'
     return text if len(found) > 1 else ''
 
@@ -98,7 +99,8 @@ def _matching(classes, pattern, where, label):
     "The classes that a name, a pattern, or several with commas match"
     if pattern is None: return []
     if pattern in classes: return [pattern]
-    found = [c for c in classes if fnmatch.fnmatchcase(c, pattern) or class_key(c) == class_key(pattern)]
+    key = class_key(pattern)
+    found = [c for c in classes if fnmatch.fnmatchcase(c, pattern) or class_key(c) == key]
     if not found and ',' in pattern:
         each = [_matching(classes, p.strip(), where, label) for p in pattern.split(',')]
         found = list(dict.fromkeys(sum(each, [])))
@@ -203,7 +205,8 @@ def _faults(errors, paths): # a line per kind of fault, or per image if there ar
             ([e for e, _ in o] if len(o) < 4 else [f'{len(o)} images, such as {o[0][1]}: {why}'])]
 
 def _why_missing(path): # a hint, or ''
-    if re.search(r'(^|/)[A-Za-z]:/', path): return ' Those are of a Windows machine: make them relative to the table.'
+    if re.search(r'(^|/)[A-Za-z]:/', path):
+        return ' Those are of a Windows machine: make them relative to the table.'
     if os.path.lexists(unquote(path)):
         return ' They are escaped as in an address (%20): write them as the files are called.'
     if '/~/' in f'/{path}': return ' A table knows no ~: name the folder.'
@@ -222,7 +225,7 @@ def unusable(checked, where)->str: # '' if there are none
         bad = bad[~gone]
     if len(bad):
         lines = _faults(bad.error, bad.path)
-        out += [f'{where}: {len(bad)} of {n} images cannot be used. Fix them, or skip them with --skip-bad.',
+        out += [f'{where}: {len(bad)} of {n} images cannot be used. Fix them, or use --skip-bad.',
                 *lines[:10], *[f'and {len(lines) - 10} more']*(len(lines) > 10)]
     return '\n  '.join(out)
 
@@ -232,8 +235,8 @@ def _readable(items, checked, where, skip, notes): # items and what is known of 
     ok = checked.error == ''
     if text: notes.append(f'{(~ok).sum()} images cannot be used and are left out, such as '
                           f'{checked.error[~ok].iloc[0]}')
-    both = items.assign(**{k: checked[k] for k in ('digest', 'hash', 'tiny')})
-    return both[ok].reset_index(drop=True), checked[ok]
+    items = items.join(checked[['digest', 'hash', 'tiny']])
+    return items[ok].reset_index(drop=True), checked[ok]
 
 # %% ../../nbs/data/06_items.ipynb #pages
 def decide_range(checked, notes)->str: # 'LOW,HIGH', '' if all have 8 bits
@@ -245,19 +248,21 @@ def decide_range(checked, notes)->str: # 'LOW,HIGH', '' if all have 8 bits
              for k, o in deep.groupby(deep.whole == 1)}
     if len(kinds) > 1:
         a, b = kinds.values()
-        raise BadInput(f'{a.path} has floating-point numbers up to {a.high:g}, {b.path} whole numbers up to '
-                       f'{b.high:g}: no range suits both. Save all images alike, or give --range LOW,HIGH.')
+        raise BadInput(f'{a.path} has floating-point numbers up to {a.high:g}, {b.path} whole '
+                       f'numbers up to {b.high:g}: no range suits both. Save all images alike, or '
+                       'give --range LOW,HIGH.')
     span = usual_range(deep.low.min(), deep.high.max(), whole)
     bits = {2**k - 1: f'{k} bits' for k in (8, 10, 12, 14, 16)} if whole and not span[0] else {}
     what = bits.get(span[1], f'{span[0]:g} (black) to {span[1]:g} (white)')
     kind = 'more than 8 bits' if whole else 'floating-point numbers'
-    notes.append(f'{n} images have {kind}, with values from {deep.low.min():g} to {deep.high.max():g}: read '
-                 f'as {what}. --range LOW,HIGH sets another range.')
+    notes.append(f'{n} images have {kind}, with values from {deep.low.min():g} to '
+                 f'{deep.high.max():g}: read as {what}. --range LOW,HIGH sets another range.')
     high = deep.high.quantile(.95, interpolation='higher')
     usual = usual_range(deep.low.min(), high, whole)
     if usual[1] < span[1]/2:
-        notes.append(f'Nearly all of these have values up to {high:g} only, but {deep.path[deep.high.idxmax()]} '
-                     f'has {deep.high.max():g}: give --range {range_text(usual)} if that one is wrong.')
+        notes.append(f'Nearly all of these have values up to {high:g} only, but '
+                     f'{deep.path[deep.high.idxmax()]} has {deep.high.max():g}: give --range '
+                     f'{range_text(usual)} if that one is wrong.')
     return range_text(span)
 
 def each_page(items)->pd.DataFrame: # of a file with several a row each; one subject
@@ -270,41 +275,43 @@ def large_note(checked, size)->list: # of lines; none if images are not much lar
     "What is lost if images are squeezed to `size` pixels"
     longest = checked[['width', 'height']].max(axis=1)[checked.error == ''].median() if size else 0
     if not size or not longest >= 3*size: return []
-    return [f'Half of the images are {longest/size:.1f} times as wide as the network sees ({size} pixels), or more: '
-            f'a spot of 9 pixels becomes {9*size/longest:.1f} if they are seen whole; bn-compare tries tiles.']
+    return [f'Half of the images are {longest/size:.1f} times as wide as the network sees ({size} '
+            f'pixels), or more: a spot of 9 pixels becomes {9*size/longest:.1f} if they are seen '
+            'whole; bn-compare tries tiles.']
 
 def _pages_note(checked, pages):
     if pages == 'all' or not (several := checked.pages > 1).any(): return []
     first = checked[several].iloc[0]
-    return [f'{several.sum()} files have several pages or frames, such as {first.path} with {first.pages}: the '
-            'first of each is read. --pages all reads them all.']
+    return [f'{several.sum()} files have several pages or frames, such as {first.path} with '
+            f'{first.pages}: the first of each is read. --pages all reads them all.']
 
 # %% ../../nbs/data/06_items.ipynb #given
 def settled_split(items, notes)->pd.DataFrame: # without the column given if it cannot be used
-    "Items whose column `given` names training and test images of each class, perhaps validation, too"
+    "Items whose column `given`, if there is one, names training and test images of each class"
     if 'given' not in items: return items
     given = items.given.to_numpy(object)
     if 'test' not in given:
         given = np.where(given == 'valid', 'test', given)
-        notes.append('Your split has no test set: its validation set is used as one, and images for '
-                     'validation are drawn from its training set.')
+        notes.append('Your split has no test set: its validation set is used as one, and images '
+                     'for validation are drawn from its training set.')
     def lacking(split): return [c for c, y in enumerate(class_names(items))
                                if not ((given == split) & (targets(items) == c)).any()]
     if 'valid' in given and lacking('valid'):
         given = np.where(given == 'valid', 'train', given)
-        notes.append('The validation set of your split lacks a class: it is added to training, and images '
-                     'for validation are drawn from both.')
+        notes.append('The validation set of your split lacks a class: it is added to training, and '
+                     'images for validation are drawn from both.')
     items = items.assign(given=texts(given))
     for split in 'train', 'test':
         if not (few := lacking(split)): continue
-        notes.append(f'Your split has no image of {the_class(class_names(items)[few[0]])} for {split}: it '
-                     'is not used, and new ones are drawn.')
+        rare = the_class(class_names(items)[few[0]])
+        notes.append(f'Your split has no image of {rare} for {split}: it is not used, a new one is '
+                     'drawn.')
         return items.drop(columns='given')
     return items
 
 # %% ../../nbs/data/06_items.ipynb #22bd8dfe
 def read_data(
-    data:str|Path='leaves', # name, folder with a sub-folder per class, or CSV: path,label[,group,split]
+    data:str|Path='leaves', # name, folder of class folders, or CSV: path,label[,group,split]
     minority:str=None,      # class name or glob pattern
     majority:str=None,      # class name or glob pattern
     skip_bad:bool=False,    # skip images that cannot be read?
@@ -327,7 +334,8 @@ def read_data(
         if gone := sorted(set(before[column]) - set(items[column])):
             raise BadInput(f'{data}: no readable image of {the_class(gone[0])} is left.')
     items = join_copies(items, notes, data, 'drop' if skip_bad else 'refuse')
-    items = items.drop(columns='given', errors='ignore') if rare_later else settled_split(items, notes)
+    if rare_later: items = items.drop(columns='given', errors='ignore')
+    items = settled_split(items, notes)
     notes += _pages_note(checked, pages) + large_note(checked, size)
     span = range_text(given_span) if given_span else decide_range(checked, notes)
     out = as_data(items, name, data, span, notes)
