@@ -6,16 +6,16 @@
 __all__ = []
 
 # %% ../../nbs/deploy/02_csv_lines.ipynb #b0000004
-from ..core import BadInput
-from ..data.images import file_system, is_address, local_path, reason
-import csv, itertools, os, re, shutil, time
+from ..core import BadInput, reason
+from ..data.images import file_system, is_address, local_path
+import csv, itertools, os, time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-from fastcore.basics import patch
+from tempfile import TemporaryDirectory
 
 # %% ../../nbs/deploy/02_csv_lines.ipynb #b0000007
-def complete_lines(f, columns, width, model, path):
+def complete_lines(f, columns, model, path):
     "Per line of a binary file: first cell or None for the header, bytes so far; or `BadInput`"
     n, complete = 0, True
     def decoded():
@@ -26,23 +26,22 @@ def complete_lines(f, columns, width, model, path):
     try:
         for i, row in enumerate(csv.reader(decoded(), strict=True), 1):
             if not complete: return
-            header = columns and i == 1 # parts in a store have none
-            if (row != columns) if header else (len(row) != width or row[-1] != model):
+            if (row != columns) if i == 1 else (len(row) != len(columns) or row[-1] != model):
                 raise BadInput(f'{path}: line {i} is of another model. Give another --csv.')
-            yield None if header else row[0], n
+            yield None if i == 1 else row[0], n
     except csv.Error as e:
         if f.read(1): raise BadInput(f'{path}: damaged ({e}). Give another --csv.') from None
 
 # %% ../../nbs/deploy/02_csv_lines.ipynb #b0000009
 class CsvLines:
     "A growing CSV file, the screen for None; `BadInput` if it is another model's or not writable"
-    def __init__(self, path, columns, model):
-        self.path, self.columns, self.model = path, columns, model
+    def __init__(self, path, columns, model, name=None): # what messages call it; None: the path
+        self.path, self.columns, self.model, self.name = path, columns, model, name or path
         self.n = size = 0 # lines found, and their bytes
         try:
             if path and os.path.exists(path):
                 for key, size in self._read(): self.n += key is not None
-                if not size: _check_start(path, columns)
+                if not size: self._check_start()
             if path: Path(path).parent.mkdir(parents=True, exist_ok=True)
             self.f = open(path or os.dup(1), 'a', encoding='utf-8', errors='surrogateescape',
                           newline='')
@@ -53,23 +52,23 @@ class CsvLines:
 
     def _read(self):
         with open(self.path, 'rb') as f:
-            yield from complete_lines(f, self.columns, len(self.columns), self.model, self.path)
+            yield from complete_lines(f, self.columns, self.model, self.name)
+
+    def _check_start(self): # of a file without a complete line: was our header cut off?
+        header = (','.join(self.columns) + '\n').encode()
+        with open(self.path, 'rb') as f: ours = header.startswith(f.read(len(header) + 1))
+        if not ours: raise BadInput(f'{self.name}: holds something else. Give another --csv.')
 
     def keys(self): # first cells of the lines that were found
         lines = itertools.islice(self._read(), self.n + 1) if self.n else ()
         return (key for key, _ in lines if key is not None)
 
-    def add(self, text, n): # n complete lines
+    def add(self, text): # complete lines
         self.f.write(text)
         self.f.flush()
 
     def __enter__(self): return self
     def __exit__(self, *e): self.f.close()
-
-def _check_start(path, columns): # of a file without a complete line: was our header cut off?
-    header = (','.join(columns) + '\n').encode()
-    with open(path, 'rb') as f: ours = header.startswith(f.read(len(header) + 1))
-    if not ours: raise BadInput(f'{path}: holds something else. Give another --csv.')
 
 # %% ../../nbs/deploy/02_csv_lines.ipynb #b0000012
 def left_to_do(paths, done):
@@ -84,99 +83,41 @@ def left_to_do(paths, done):
         else: yield p
 
 # %% ../../nbs/deploy/02_csv_lines.ipynb #b0000016
-PART_LINES, PART_SECONDS = 10_000, 60
+SECONDS, TIMES = 60, 10 # between uploads, at least; in upload times, at least
 
-class RemoteCsvLines:
-    "As `CsvLines`, in a store"
+class RemoteCsvLines(CsvLines):
+    "As `CsvLines`, in a store: a local copy that is uploaded whole, for a tenth of the time at most"
     def __init__(self, path, columns, model):
-        self.path, self.columns, self.model = path, columns, model
-        self.new, self.n_new, self.since = [], 0, time.monotonic() # lines that are in no part yet
+        self.folder, self.address = TemporaryDirectory(), path
+        copy = f'{self.folder.name}/lines.csv'
         with self._writing():
             self.fs, self.file = file_system(path)
-            self.folder, self.n, self.parts = f'{self.file}.parts', 0, []
-            self.old = [self.file]*self.fs.exists(self.file)
-            if self.old and self._count(self.file) < self.fs.info(self.file)['size']:
-                raise BadInput(f'{path}: its last line is cut off. Give another --csv.')
-            for part in self._found_parts(): self._take(part)
-            self.fs.pipe_file(f'{self.folder}/joined', b'') # fails now if it is forbidden
-        self.next = self.n # name of the next part
+            if self.fs.exists(self.file): self.fs.get_file(self.file, copy)
+        super().__init__(copy, columns, model, path)
+        self._upload() # fails now if it is forbidden
 
     @contextmanager
     def _writing(self): # a store may raise anything
         try: yield
         except BadInput: raise
         except Exception as e:
-            raise BadInput(
-                f'{self.path}: cannot be written ({reason(e)}). Choose another file.') from e
+            why = f'cannot be written ({reason(e)}). Choose another file.'
+            raise BadInput(f'{self.address}: {why}') from e
 
-    def _read(self, file):
-        names = self.columns if file == self.file else None
-        with self.fs.open(file, 'rb') as f:
-            yield from complete_lines(f, names, len(self.columns), self.model, self.path)
-
-    def keys(self): # first cells of the lines that were found
-        files = self.old + self.parts
-        return (key for file in files for key, _ in self._read(file) if key is not None)
-
-    def __enter__(self): return self
-
-# %% ../../nbs/deploy/02_csv_lines.ipynb #b0000017
-@patch
-def _count(self:RemoteCsvLines, file): # adds to the lines found; returns their bytes
-    size = 0
-    for key, size in self._read(file): self.n += key is not None
-    return size
-
-@patch
-def _found_parts(self:RemoteCsvLines):
-    if not self.fs.exists(self.folder): return []
-    names = sorted(o['name'] for o in self.fs.ls(self.folder, detail=True))
-    return [o for o in names if re.fullmatch(r'\d{12}\.csv', o.rsplit('/')[-1])]
-
-@patch
-def _take(self:RemoteCsvLines, part):
-    start = int(part.rsplit('/')[-1].removesuffix('.csv'))
-    if start < self.n and not self.parts: return # it is in the joined file already
-    if start != self.n:
-        raise BadInput(f'{self.path}.parts: line {self.n} is in no part. Give another --csv.')
-    if (size := self._count(part)) < self.fs.info(part)['size']: # not every store writes atomically
-        self.fs.pipe_file(part, self.fs.cat_file(part, end=size))
-    if self.n > start: self.parts.append(part) # the next part replaces an empty one
-
-# %% ../../nbs/deploy/02_csv_lines.ipynb #b0000018
-@patch
-def add(self:RemoteCsvLines, text, n): # n complete lines
-    self.new.append(text)
-    self.n_new += n
-    if self.n_new >= PART_LINES or time.monotonic() - self.since > PART_SECONDS: self._put()
-
-@patch
-def _put(self:RemoteCsvLines):
-    if self.new:
-        part = f'{self.folder}/{self.next:012}.csv'
+    def _upload(self):
+        start = time.monotonic()
+        self.f.flush()
         with self._writing():
-            self.fs.pipe_file(part, ''.join(self.new).encode('utf-8', 'surrogateescape'))
-        self.parts.append(part)
-        self.next += self.n_new
-    self.new, self.n_new, self.since = [], 0, time.monotonic()
+            self.fs.put_file(self.path, f'{self.file}.new')
+            self.fs.mv(f'{self.file}.new', self.file) # not every store writes atomically
+        self.next = time.monotonic() + max(SECONDS, TIMES*(time.monotonic() - start))
 
-@patch
-def __exit__(self:RemoteCsvLines, kind, *_):
-    self._put()
-    if kind: return
-    with self._writing():
-        if self.parts or not self.fs.exists(self.file): self._join()
-        self.fs.rm(self.folder, recursive=True)
+    def add(self, text):
+        super().add(text)
+        if time.monotonic() >= self.next: self._upload()
 
-@patch
-def _join(self:RemoteCsvLines):
-    joined = f'{self.folder}/joined'
-    with self.fs.open(joined, 'wb') as f:
-        if self.fs.exists(self.file):
-            with self.fs.open(self.file, 'rb') as old: shutil.copyfileobj(old, f, 2**20)
-        else: f.write((','.join(self.columns) + '\n').encode())
-        for part in self.parts: f.write(self.fs.cat_file(part))
-    self.fs.copy(joined, self.file)
+    def __exit__(self, *e):
+        with self.folder, self.f: self._upload()
 
 # %% ../../nbs/deploy/02_csv_lines.ipynb #b0000024
 def open_lines(path, columns, model): # for `with`; raises `BadInput` for a file of another model

@@ -112,7 +112,7 @@ def predict_csv(
           tqdm(desc='predicting', unit='image', disable=None if progress else True) as bar):
         for t, pixels in run(model, left_to_do(paths, out.keys()), bs):
             if also: also(t, pixels)
-            out.add(_csv_text(t), len(t))
+            out.add(_csv_text(t))
             n, bad = n + len(t), bad + int((t.error != '').sum())
             bar.update(len(t))
     return n, bad, out.n
