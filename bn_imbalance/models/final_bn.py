@@ -74,8 +74,8 @@ def find_classifier(
         raise BadInput('there is a final batch normalization already, '
                        f'{there[0] or "the model itself"}. fold_final_bn takes it out.')
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    if not linears:
-        raise BadInput('the model has no Linear layer, so no final batch normalization.')
+    if not linears: raise BadInput('the model has no Linear layer, so no final batch '
+                                   'normalization.')
     n_out = [*linears.values()][-1].out_features
     if example is None: found = [n for n, m in linears.items() if m.out_features == n_out]
     else: found = _returned(model, linears, example)
@@ -179,8 +179,7 @@ def fold_final_bn(
         model = _replaced(model, n, _folded(m.linear, *map(m._modules.get, ('before', 'after'))))
     if added: return model
     linears = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    if not linears:
-        raise BadInput('the model has no Linear layer to fold a batch normalization into.')
+    if not linears: raise BadInput('the model has no Linear layer to fold into.')
     names, i = _among(model, linears[-1])
     get = model.get_submodule
     def first(names):

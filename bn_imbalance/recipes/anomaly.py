@@ -65,7 +65,7 @@ register(Recipe('mahalanobis', 'one class: Mahalanobis distance to the majority,
 
 # %% ../../nbs/recipes/06_anomaly.ipynb #787e11e2
 def fit_patch_gaussian(x):
-    "PaDiM's Gaussian at each position, of patches (n, patches, channels), or (n, tiles, patches, channels)"
+    "PaDiM's Gaussian at each position, of patches (n, [tiles,] patches, channels)"
     x = x.flatten(0, -3)
     out = PatchGaussian(*x.shape[1:]).to(x.device)
     eye = torch.eye(x.shape[2], device=x.device)
@@ -90,7 +90,7 @@ def coreset(x, n, rng):
     return torch.tensor(out, device=x.device)
 
 def fit_patch_memory(x, seed, drawn=20000, kept=2000):
-    "PatchCore's memory: `kept` of `drawn` patches, from (n, patches, channels), or (n, tiles, patches, channels)"
+    "PatchCore's memory: `kept` of `drawn` patches, from (n, [tiles,] patches, channels)"
     rng = torch.Generator().manual_seed(seed)
     x = x.flatten(0, -2)
     x = x[torch.randperm(len(x), generator=rng)[:drawn].to(x.device)].float()

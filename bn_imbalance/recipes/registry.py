@@ -16,7 +16,8 @@ BLEND = 'logistic_regression:C=0.01', 'final_bn+knn', 'final_bn+padim' # see `be
 def _find(base):
     if base in recipes: return recipes[base]
     if base == 'blend':
-        return Recipe('blend', f'mean of the calibrated log odds of {BLEND[0]}, {BLEND[1]} and {BLEND[2]}',
+        return Recipe('blend', f'mean of the calibrated log odds of {BLEND[0]}, {BLEND[1]} and '
+                               f'{BLEND[2]}',
                       trains=False, one_class=True, blend_of=tuple(get_recipes(BLEND)))
     first, *rest = base.split('+')
     for name in first, *rest:
@@ -34,7 +35,7 @@ def _find(base):
 USUAL = ['plain', 'plain_threshold', 'weighted', 'oversampling', 'focal', 'balanced_softmax',
          'ldam_drw', 'logistic_regression', 'knn', 'final_bn', 'final_bn_weighted', 'final_bn+knn',
          'blend']
-ENSEMBLES = 'final_bn+knn', 'final_bn+padim', 'blend' # those that are worth it, see `benchmarks/together.py`
+ENSEMBLES = 'final_bn+knn', 'final_bn+padim', 'blend' # worth it, see `benchmarks/together.py`
 
 def get_recipes(
     names,          # a list, or a text with commas; `usual` and `all` stand for those that apply

@@ -48,8 +48,9 @@ def choose_engine(recipe, s)->str: # `features`, `forward` or `images`
         raise BadInput(f'engine = features: {recipe.name} cannot be trained on features, {why}. '
                        'Use engine = auto.')
     if s.grid != (1, 1) and (learns or s.engine == 'images'):
-        raise BadInput(f'recipe {recipe.name}: images in tiles need a frozen backbone, but here it learns (train_bn, '
-                       'unfreeze, engine). Give --tiles 1x1, and perhaps a larger --size.')
+        raise BadInput(f'recipe {recipe.name}: images in tiles need a frozen backbone, but here it '
+                       'learns (train_bn, unfreeze, engine). Give --tiles 1x1, perhaps a larger '
+                       '--size.')
     return 'images' if learns or s.engine == 'images' else 'forward' if sees else 'features'
 
 # %% ../../nbs/training/03_engine.ipynb #ac058e34
@@ -200,8 +201,7 @@ def fit_learner(
         learn.fit_one_cycle(s.epochs, lr, cbs=cbs)
         if s.unfreeze and images:
             learn.unfreeze()
-            lrs = slice(lr/2/100, lr/2)
-            learn.fit_one_cycle(s.unfreeze, lrs, pct_start=.3, div=5., cbs=cbs)
+            learn.fit_one_cycle(s.unfreeze, slice(lr/200, lr/2), pct_start=.3, div=5., cbs=cbs)
     return keep
 
 # %% ../../nbs/training/03_engine.ipynb #320562b4

@@ -6,11 +6,11 @@
 __all__ = ['backbone_features', 'patch_features']
 
 # %% ../../nbs/training/01_features.ipynb #2671ec97
-from ..core import BadInput, Settings, cache_dir, keep_memory
+from ..core import BadInput, Settings, cache_dir, keep_memory, reason
 from ..data.formats import parse_range
-from ..data.images import DECODING, Table, decode, decoded, marked_bytes, reason
-from ..models.backbones import (
-    find_backbone, find_library, forward_rows, patch_backbone, pooled_backbone, usable_device, weights_digest)
+from ..data.images import DECODING, Table, decode, decoded, marked_bytes
+from ..models.backbones import (find_backbone, find_library, forward_rows,
+    patch_backbone, pooled_backbone, usable_device, weights_digest)
 import hashlib, itertools, json, math, sqlite3
 from functools import partial
 from importlib.metadata import version
@@ -57,8 +57,9 @@ def feature_store(s, device, patches=False)->FeatureStore:
     "The store for the settings' arch, weights, size and tiles; with `patches`, of patch features"
     libraries = {n: version(n) for n in ('torch', find_library(s.arch), 'pillow')}
     key = dict(arch=s.arch, weights=weights_digest(s.arch, s.weights), size=s.size,
-               decoding=DECODING, device=torch.device(device).type, **libraries,
-               **({'range': s.range} if s.range else {}), **({} if s.grid == (1, 1) else {'tiles': s.tiles}))
+               decoding=DECODING, device=torch.device(device).type, **libraries)
+    if s.range: key['range'] = s.range
+    if s.grid != (1, 1): key['tiles'] = s.tiles
     name = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
     path = cache_dir()/'features'/f'{s.arch}-{s.size}-{name}{"-patches"*patches}.sqlite'
     return FeatureStore(path, np.float16 if patches else np.float32)

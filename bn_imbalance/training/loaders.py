@@ -50,8 +50,9 @@ def read_pixels(items, size, span='')->Table: # uint8, (3, height, width) per im
     height, width = height_width(size)
     need, free = len(items)*3*height*width, virtual_memory().available
     if need > .8*free:
-        raise BadInput(f'{len(items)} images of {width} x {height} pixels need {need/1e9:.1f} GB of '
-                       f'memory, {free/1e9:.1f} are free. Give a smaller --size, or fewer --tiles.')
+        raise BadInput(f'{len(items)} images of {width} x {height} pixels need {need/1e9:.1f} GB '
+                       f'of memory, {free/1e9:.1f} are free. Give a smaller --size, or fewer '
+                       '--tiles.')
     x = np.empty((len(items), 3, height, width), np.uint8)
     def one(i): x[i] = decode(items.path.iloc[i], size, span=parse_range(span))
     in_threads(one, range(len(items)), 'reading images')

@@ -92,7 +92,7 @@ def evaluate_run(recipe, trained, ys, s, seed, rare=(1,))->dict: # parts of a `R
 
 # %% ../../nbs/training/04_run.ipynb #blend2
 def for_network(recipe, s):
-    "A blend without those members that need patches, where the network makes none or learns; or the recipe"
+    "A recipe; a blend without members that need patches if the network makes none or learns"
     if not any('patches' in r.needs for r in recipe.blend_of): return recipe
     if not backbone_learns(recipe, s) and makes_patches(s.arch, s.size): return recipe
     rest = tuple(r for r in recipe.blend_of if 'patches' not in r.needs)
@@ -105,11 +105,11 @@ def with_members(recipes, s):
     return list(dict.fromkeys(o for r in mine for o in (*r.blend_of, r)))
 
 def blend_runs(recipe:Recipe, runs:list, configs:list)->list[Run]: # one per configuration
-    "Mean of the calibrated log odds of several recipes, see `log_odds`; fails where a member failed"
+    "Mean of the calibrated log odds of several recipes; fails where a member failed"
     by = {(o.recipe, o.seed): o for o in runs}
     each = {c['seed']: [by[m.name, c['seed']] for m in recipe.blend_of] for c in configs}
     good = {seed: rs for seed, rs in each.items() if not any(r.failed for r in rs)}
-    fits = dict(zip(good, zip(*map(log_odds, zip(*good.values()))))) # seed -> a scale and a shift for each member
+    fits = dict(zip(good, zip(*map(log_odds, zip(*good.values()))))) # seed -> scale, shift of each
     return [_blend(recipe, c, each[c['seed']], fits.get(c['seed'])) for c in configs]
 
 def _blend(recipe, config, members, fits):
@@ -117,13 +117,14 @@ def _blend(recipe, config, members, fits):
     failed = next((f'{o.recipe}: {o.failed}' for o in members if o.failed), None)
     if not failed:
         prior = logit((r.test.y == 1).mean())
-        for split in 'valid', 'test':
-            z = [scale*margin(getattr(o, split).logits) + shift for o, (scale, shift) in zip(members, fits)]
-            m, own = np.mean(z, axis=0) + prior, getattr(r, split)
-            out[split] = Predictions(own.y, np.c_[0*m, m].round(6), own.group)
-        out['history'] = [dict(train_loss=None, **{k: _brief(out[k].y, out[k].logits, [1]) for k in ('valid', 'test')})]
-    return Run(config, r.rare, failed=failed, engine=r.engine, device=r.device, versions=r.versions, doc=recipe.doc,
-               seconds=round(sum(o.seconds for o in members), 3), **out)
+        for k in SPLITS[1:]:
+            z = [a*margin(getattr(o, k).logits) + b for o, (a, b) in zip(members, fits)]
+            m, own = np.mean(z, axis=0) + prior, getattr(r, k)
+            out[k] = Predictions(own.y, np.c_[0*m, m].round(6), own.group)
+        f1 = {k: _brief(out[k].y, out[k].logits, [1]) for k in SPLITS[1:]}
+        out['history'] = [dict(train_loss=None, **f1)]
+    return Run(config, r.rare, failed=failed, engine=r.engine, device=r.device, versions=r.versions,
+               doc=recipe.doc, seconds=round(sum(o.seconds for o in members), 3), **out)
 
 # %% ../../nbs/training/04_run.ipynb #1050655e
 def _train_in_memory(engine, split, recipes, s, *args): # also the settings used, and a note
@@ -139,15 +140,15 @@ def _run_trained(split, recipes, s, seed, configs, features, pixels, device):
     keep_memory()
     rare, ys = rare_targets(split), {k: split_labels(split, k) for k in SPLITS}
     groups = [zlib.crc32(g.encode('utf-8', 'surrogateescape')) for g in split.group]
-    engines = {r: choose_engine(r, s) for r in recipes}
-    needed = set(engines.values())
-    if pixels is None and needed & {'forward', 'images'}: pixels = read_pixels(split, s.shape, s.range)
-    patched = any('patches' in r.needs for r in recipes)
-    patches = patch_features(split, s, device) if patched else None
-    if features is None and needed & {'features', 'forward'}:
+    engines, patches = {r: choose_engine(r, s) for r in recipes}, None
+    needed = dict.fromkeys(engines.values())
+    if pixels is None and needed.keys() & {'forward', 'images'}:
+        pixels = read_pixels(split, s.shape, s.range)
+    if any('patches' in r.needs for r in recipes): patches = patch_features(split, s, device)
+    if features is None and needed.keys() & {'features', 'forward'}:
         features = backbone_features(split, s, device)
     inputs, out = (features, pixels, device, patches), {}
-    for engine in dict.fromkeys(engines.values()):
+    for engine in needed:
         start, rs = time.time(), [r for r in recipes if engines[r] == engine]
         trained, used, note = _train_in_memory(engine, split, rs, s, seed, *inputs)
         with threads(1):
@@ -174,8 +175,8 @@ def run_together(
     recipes = [for_network(r, s) for r in recipes]
     config = {r: dict(recipe=dict(name=r.name), seed=seed) for r in with_members(recipes, s)}
     config |= dict(zip(recipes, configs or ()))
-    trained = [r for r in config if not r.blend_of]
-    configs = [config[r] for r in trained]
-    runs = dict(zip(trained, _run_trained(split, trained, s, seed, configs, features, pixels, device)))
+    trained = {r: c for r, c in config.items() if not r.blend_of}
+    done = _run_trained(split, [*trained], s, seed, trained.values(), features, pixels, device)
+    runs = dict(zip(trained, done))
     def run(r): return blend_runs(r, runs.values(), [config[r]])[0] if r.blend_of else runs[r]
     return [run(r) for r in recipes]

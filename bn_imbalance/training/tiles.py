@@ -46,12 +46,12 @@ class Pilot:
     margins:np.ndarray # of that recipe, (n,)
     seconds:float      # for the features of all images; not a number if they were stored
 
-def pilot_sample(data, n_major=40, n_minor=20): # images, at most one of each subject while there are others
+def pilot_sample(data): # images, at most one of each subject while there are others
     items = data.items[data.items.given != 'test'] if 'given' in data.items else data.items
     items = items.sample(frac=1, random_state=0).drop_duplicates('digest')
     again = items.groupby('group').cumcount()
     items = items.loc[again.sort_values(kind='stable').index]
-    n = items.label.map(dict(majority=n_major, minority=n_minor))
+    n = items.label.map(dict(majority=40, minority=20))
     return items[items.groupby('label').cumcount() < n].reset_index(drop=True)
 
 def _out_of_fold(recipe, x, y, folds): # margins (n,)
@@ -64,7 +64,8 @@ def _out_of_fold(recipe, x, y, folds): # margins (n,)
 
 def try_grid(data, items, s, device=None)->Pilot: # `s.tiles` says which
     "Out-of-fold AUROC of a few closed-form recipes on images seen in these tiles"
-    patched, start, y = makes_patches(s.arch, s.size), time.time(), (items.label == 'minority').to_numpy().astype(int)
+    patched, start = makes_patches(s.arch, s.size), time.time()
+    y = (items.label == 'minority').to_numpy().astype(int)
     given = {'patches': patch_features(items, s, device)[items.digest]} if patched else {}
     taken = time.time() - start
     given['features'] = backbone_features(items, s, device)[items.digest]
@@ -101,12 +102,13 @@ def _told(best, pilots, s, pixels, n): # one line
     def way(p): return 'whole' if p.grid == (1, 1) else f'in {p.grid[0]} x {p.grid[1]} tiles'
     height, width = pixels
     others = ', '.join(f'{way(p)} {number(p.auroc)}' for p in pilots if p is not best)
-    times = [p.seconds for p in (best, pilots[0])]
-    took = f' Their features take about {_duration(times[0])}, of whole images {_duration(times[1])}.'
-    if best is pilots[0] or not np.isfinite(times).all(): took = ''
+    a, b, took = best.seconds, pilots[0].seconds, ''
+    if best is not pilots[0] and np.isfinite([a, b]).all():
+        took = f' Their features take about {_duration(a)}, of whole images {_duration(b)}.'
     how = f'squeezed to {s.size} x {s.size} pixels' if best.grid == (1, 1) else way(best)
-    return (f'Images of {width} x {height} pixels are seen {how}: in a pilot on {n} of them the AUROC is '
-            f'{number(best.auroc)} ({others}).{took} Give --tiles or --size to decide yourself.')
+    return (f'Images of {width} x {height} pixels are seen {how}: in a pilot on {n} of them the '
+            f'AUROC is {number(best.auroc)} ({others}).{took} Give --tiles or --size to decide '
+            'yourself.')
 
 # %% ../../nbs/training/05_tiles.ipynb #711e1013
 def with_tiles(
@@ -120,7 +122,7 @@ def with_tiles(
     if s.tiles != 'auto': return s
     def seen(grid): return replace(s, tiles='x'.join(map(str, grid)), range=data.range)
     whole, items = seen((1, 1)), pilot_sample(data)
-    learns = any(choose_engine(r, whole) == 'images' for r in recipes) # tiles are for a frozen backbone
+    learns = any(choose_engine(r, whole) == 'images' for r in recipes) # tiles: for frozen backbones
     subjects = items.groupby('label').group.nunique()
     if learns or not data.pixels or max(data.pixels) < 1.5*s.size: return whole
     if len(subjects) < 2 or subjects.min() < 3: return whole # nothing to try it on
