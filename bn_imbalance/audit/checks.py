@@ -91,7 +91,8 @@ def _check_images(c, tiny):
     long = np.maximum(it.width/it.height, it.height/it.width) > 2
     for where, level, text in (
             (flat, 'warning', 'of a single color.'),
-            (it.frames > 1, 'note', 'with several frames or pages: without --pages all only the first is used.'),
+            (it.frames > 1, 'note', 'with several frames or pages: the first is used without '
+                                    '--pages all.'),
             (it.turned, 'note', 'with an EXIF orientation: they are rotated accordingly.'),
             (it[['width', 'height']].min(axis=1) < size/2, 'note',
              f'smaller than half the input size of the network ({size} pixels).'),
@@ -130,8 +131,8 @@ def _pool(c, checked, minority, majority, multiclass):
         one_class = (c.classes.images > 0).sum() < 2
         return c.add('error' if one_class else 'note', str(e).removeprefix(f'{c.source}: '))
     if multiclass: pooled = as_multiclass(pooled)
-    known = checked.set_index('path')[['digest', 'hash', 'tiny']].loc[pooled.path].reset_index(drop=True)
-    pooled = join_copies(pooled.join(known), [], c.source, 'keep')
+    known = checked.set_index('path')[['digest', 'hash', 'tiny']]
+    pooled = join_copies(pooled.join(known, 'path'), [], c.source, 'keep')
     pooled = settled_split(pooled, notes := [])
     for text in notes: c.add('warning', text)
     c.data = as_data(pooled, c.name, c.source, c.range)

@@ -78,7 +78,8 @@ def _plot_classes(c):
     fig, ((ax,),) = axes(h=.8 + .28*len(n))
     bars = ax.barh(range(len(n)), n, color=[color.get(o, '#999999') for o in pool])
     ax.bar_label(bars, fmt='{:,.0f}', padding=3)
-    ax.set_yticks(range(len(n)), map(figure_text, n.index)); ax.set(xlabel='images'); ax.margins(x=.1)
+    ax.set_yticks(range(len(n)), map(figure_text, n.index))
+    ax.set(xlabel='images', xmargin=.1)
     if c.data:
         ratio = c.data.counts['majority']/c.data.counts['minority']
         ax.set_title(f'{ratio:.1f} images of the majority to one of the minority', fontsize=11)

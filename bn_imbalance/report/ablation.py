@@ -85,8 +85,7 @@ def plot_interactions(df, metric='f1_minority', label=None)->Figure:
     ax.set_xticks(range(len(fs)), fs); ax.set_yticks(range(len(fs)), fs)
     ax.tick_params(length=0); ax.spines[:].set_visible(False)
     what = label or (METRICS[metric].label if metric in METRICS else metric)
-    fig.suptitle(f'Effects on {what}: alone (diagonal, bold),\nand one switch on the effect of '
-                 'another', fontsize=11)
+    fig.suptitle(f'Effects on {what}: alone (diagonal, bold),\nand on that of another', fontsize=11)
     return fig
 
 # %% ../../nbs/report/04_ablation.ipynb #ec6eba6f
@@ -168,8 +167,8 @@ def plot_configurations(lb:Leaderboard)->Figure: # of `ablation_results`
     stats = t[[(lb.metric, k) for k in STATS]].to_numpy()
     bn = np.array(['BN' in config_switches(n) for n in t.index])
     for k, r, label in (bn, 'final_bn', 'with BN'), (~bn, 'plain', 'without BN'):
-        if k.any(): error_bars(ax, stats[k].T, y[k], fmt='o', color=RECIPE_COLORS[r], ms=4, lw=1,
-                               label=label)
+        how = dict(fmt='o', color=RECIPE_COLORS[r], ms=4, lw=1, label=label)
+        if k.any(): error_bars(ax, stats[k].T, y[k], **how)
     what = lb.label if lb.goal.given else 'F1 of the minority, test set, last epoch'
     ax.set(xlim=(0, None if lb.lower else 1.01), xlabel=f'{what}\n● mean, 95 % interval   · runs')
     ax.grid(axis='y', color='#F2F2F2', zorder=-1)
@@ -203,8 +202,7 @@ def ablation_verdict(lb)->list:
     def value(r): return with_interval(lb[r], lb.metric)
     first = f'First is {best} with {"a mean" if n > 1 else "an"} {lb.label} of {value(best)}'
     tied = [r for r in lb.names[1:] if n > 1 and not lb.ahead(best, r)]
-    if tied:
-        first += f'; {len(tied)} of the other {len(lb.names) - 1} are not significantly different'
+    if tied: first += f'; {len(tied)} of the other {len(lb.names) - 1} do not differ significantly'
     simple = min([best, *tied], key=lambda r: (len(config_switches(r)), lb.names.index(r)))
     if simple != best: first += f', the simplest of them {simple} with {value(simple)}'
     gap = df.f1_best_test_epoch.mean() - df.f1_valid_epoch.mean()
@@ -217,8 +215,7 @@ def ablation_verdict(lb)->list:
 # %% ../../nbs/report/04_ablation.ipynb #a1d0c0e5
 def _effects_section(lb):
     what, e = (lb.runs, lb.metric, lb.label), effects(lb.runs, lb.metric)
-    gray = ('Gray: not significantly different from zero.'
-            if ((e.low <= 0) & (e.high >= 0)).any() else '')
+    gray = 'Gray: not significantly different from zero.'*bool(((e.low <= 0) & (e.high >= 0)).any())
     return section('What each switch does', table_html(main_effects(*what)),
         note(f'{lb.label}: {"less" if lb.lower else "more"} is better.'),
         figure_html(plot_effects(*what), 'Main effects with intervals'),

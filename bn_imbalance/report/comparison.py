@@ -68,9 +68,9 @@ def _images_section(split):
         return thumbs(part.sample(min(8, len(part)), random_state=0))
     return folded('The images',
         P('Images of each class on the first seed. Images of one group are in one split only.'),
-        table_html(n), P('Minority, training:'), some('train', 'minority'),
-        P('Majority, training:'), some('train', 'majority'),
-        P('Minority, test:'), some('test', 'minority'))
+        table_html(n), P('Minority, training:'), some('train', 'minority'), P('Majority, '
+                                                                              'training:'),
+        some('train', 'majority'), P('Minority, test:'), some('test', 'minority'))
 
 # %% ../../nbs/report/03_comparison.ipynb #a281051e
 def failed_html(runs):
@@ -78,22 +78,22 @@ def failed_html(runs):
     bad = failures(runs)
     listed = '; '.join(f'{r.recipe}, seed {r.seed}: {r.reason}' for r in bad.head(10).itertuples())
     end = '; ...' if len(bad) > 10 else '.'
-    n = f'{len(bad)} run failed and is' if len(bad) == 1 else f'{len(bad)} runs failed and are'
-    return P(f'{n} left out: {listed}{end}') if len(bad) else ''
+    return P(f'Failed and left out, {len(bad)}: {listed}{end}') if len(bad) else ''
 
 def _recipes_section(lb, runs):
     "The recipes side by side, as the terminal shows them"
     return section('The recipes side by side', table_html(answer_table(lb, len(lb.names))),
-        note(f'Means with 95 % intervals over {lb.n} splits, with a threshold chosen on validation images. All '
-             'recipes had the same splits, so that differences are paired. Practically as good: at worst worse by '
-             'less than matters. Undecided: too close to call, more runs must tell.'),
+        note(f'Means with 95 % intervals over {lb.n} splits, the same for all recipes, with '
+             'thresholds chosen on validation images. Practically as good: at worst worse by less '
+             'than matters. Undecided: too close to call, more runs must tell.'),
         failed_html(runs),
         figure_html(plot_leaderboard(lb), f'{lb.label}, AUROC and Brier score of each recipe'))
 
 def _leaderboard_section(lb, runs):
     docs = {r.recipe: r.doc for r in runs if r.doc}
-    return folded('Differences, run by run; what each recipe does', table_html(leaderboard_text(lb)),
-        note('Brackets hold 95 % intervals. F1 without a prevalence: of the minority on the test set as it is, at '
+    return folded('Differences, run by run; what each recipe '
+                  'does', table_html(leaderboard_text(lb)),
+        note('Brackets: 95 % intervals. F1 without a prevalence: of the test set as it is, at '
              'argmax. Won: fraction of seeds on which the recipe was first. Rank: its mean rank.'),
         *[P(Code(r), ' ', docs[r]) for r in lb.names if r in docs])
 
@@ -103,13 +103,14 @@ def _map_section(lb, runs):
     if runs[0].multiclass: return ''
     best = cost_map([r for r in runs if r.recipe in lb.names], overlap=lb.overlap)
     return section('Where another recipe wins', figure_html(
-        plot_cost_map(best, lb.recommended), 'The cheapest recipe, by prevalence and by the cost of a miss',
+        plot_cost_map(best, lb.recommended), 'The cheapest recipe, by prevalence and cost of a '
+                                             'miss',
         f'{lb.recommended}, wherever no other recipe is seen to be cheaper; else the cheapest.'))
 
 def _prevalence_section(lb):
-    return folded('How rare is the minority at deployment?',
-        P('For each prevalence every recipe gets a threshold from validation images, and the test '
-          'images are weighted to it.'),
+    return folded('How rare is the minority at deployment?', P(
+        'For each prevalence thresholds come from validation images, and test images are weighted '
+        'to it.'),
         figure_html(plot_prevalence(lb), 'Each recipe over the prevalence'))
 
 def _quality_section(lb, prevalence):
@@ -117,9 +118,9 @@ def _quality_section(lb, prevalence):
         P('A recipe can gain by ranking the images better, as AUROC and average precision show, or '
           'by another decision boundary, which moving the threshold gives for nothing.'),
         table_html(quality_text(lb)),
-        note('ECE and Brier score measure calibration (0 is best): at the prevalence of the test '
-             f'set and, "rare", at that of the validation set ({percent(prevalence)}), by '
-             'weighting the test images.'))
+        note('ECE and Brier score measure calibration (0 is best), with test images as they are '
+             'and, "rare", weighted to the prevalence of the validation set, '
+             f'{percent(prevalence)}.'))
 
 def _threshold_section(lb, n, names):
     return folded('How reliable is a tuned threshold?',
@@ -155,17 +156,19 @@ def _paper_section(df):
 # %% ../../nbs/report/03_comparison.ipynb #f34bdb9d
 def _margins_section(runs, names):
     return section('Which side of the boundary', figure_html(
-        plot_margins(runs, names, labels=class_words(runs[0])[::-1]), 'Histograms of the margin of test images',
-        'One run. The margin is the highest logit of the minority minus that of the majority; right of the line the '
-        'network predicts the minority. Where minority images lie left of the line but right of the majority, only '
-        'the decision boundary is wrong.'))
+        plot_margins(runs, names, labels=class_words(runs[0])[::-1]), 'Histograms of the test '
+                                                                      'margin',
+        'One run. The margin is the highest logit of the minority minus that of the majority; '
+        'right of the line the network predicts the minority. Where minority images lie left of '
+        'the line but right of the majority, only the decision boundary is wrong.'))
 
 def _epochs_section(runs, names):
     valid, test = (np.isin(o.y, runs[0].rare).mean() for o in (runs[0].valid, runs[0].test))
     epochs = plot_epochs(runs, names)
     return folded('Epoch by epoch', figure_html(epochs, 'F1 over epochs',
-        f'Nothing was chosen by the test curves. Prevalence: {percent(valid)} on validation, {percent(test)} on the '
-        'test set. Where it is lower, false positives cost more F1.')) if epochs else ''
+        f'Nothing was chosen by the test curves. Prevalence: {percent(valid)} on validation, '
+        f'{percent(test)} on test images. Where it is lower, false positives cost more F1.')
+        ) if epochs else ''
 
 def methods_section(run, command=''):
     "How any run of a comparison was made, and the command that reproduces it"
@@ -194,7 +197,8 @@ def _class_section(runs):
 def report_html(runs, lb, split=None, command='', trials=None, answer=None)->str:
     "The page; with the split of the first seed it shows images, with `tuning_trials` their gain"
     good = [r for r in runs if not r.failed]
-    answer, first = answer or make_answer(lb, good[0]), {o.recipe: o for o in good if o.seed == good[0].seed}
+    answer, seed = answer or make_answer(lb, good[0]), good[0].seed
+    first = {o.recipe: o for o in good if o.seed == seed}
     def present(*names): return [n for n in dict.fromkeys(names) if n in first] or list(first)[:2]
     shown, rare = present(lb.recommended, 'plain'), np.isin(good[0].valid.y, good[0].rare)
     why = [_recipes_section(lb, runs),
@@ -220,8 +224,8 @@ def write_report(
     goal:Goal=Goal(), # what recipes are ranked by
     findings:list=None, # sentences on what is wrong with the data; None: as last time
     options:str=''   # of `bn-fit`, such as the classes; '': as last time
-)->tuple[Path, Leaderboard, list, Answer]: # the page, its leaderboard, the runs with tuned ones, the answer
-    "Write `results.csv`, `prevalence.csv`, `answer.json`, `report.html` and, after tuning, `tuning.csv`"
+)->tuple[Path, Leaderboard, list, Answer]: # the page, its leaderboard, all runs, the answer
+    "Write `report.html`, `results.csv`, `prevalence.csv`, `answer.json`, after tuning `tuning.csv`"
     out, trials = Path(out), None
     if tries is None and (out/'tuning.csv').exists():
         tries = set(pd.read_csv(out/'tuning.csv', dtype=str).variant)
@@ -230,9 +234,10 @@ def write_report(
         write_atomic(out/'tuning.csv', trials.to_csv(index=False))
         runs = with_tuned(runs, trials)
     lb, was = rank_recipes(runs, goal), _made_by(out/'answer.json')
-    was |= {k: v for k, v in dict(command=command, findings=findings, options=options).items() if v or v == []}
-    was['goal'] = asdict(goal)
-    answer = make_answer(lb, next(r for r in runs if not r.failed), was['findings'], out, was['options'])
+    new = dict(command=command, findings=findings, options=options)
+    was |= {k: v for k, v in new.items() if v or v == []} | dict(goal=asdict(goal))
+    good = next(r for r in runs if not r.failed)
+    answer = make_answer(lb, good, was['findings'], out, was['options'])
     page = report_html(runs, lb, read_split(out, runs), was['command'], trials, answer)
     write_atomic(out/'results.csv', lb.runs.to_csv(index=False))
     write_atomic(out/'prevalence.csv', lb.by_prevalence.round(6).to_csv(index=False))
@@ -241,8 +246,8 @@ def write_report(
 
 def read_answer(out:str|Path, goal:Goal)->Answer|None: # None if the folder has none for this goal
     "What was answered, word for word"
-    was = _made_by(Path(out)/'answer.json')
-    if was.get('goal') != asdict(goal) | dict(level=(was.get('goal') or {}).get('level')): return None
+    of = _made_by(Path(out)/'answer.json').get('goal') or {}
+    if of != asdict(goal) | dict(level=of.get('level')): return None
     told = json.loads((Path(out)/'answer.json').read_text())
     return Answer(**{k: v for k, v in told.items() if k != 'made_by'})
 
@@ -254,8 +259,7 @@ def _made_by(path): # what the answer of last time was made with, if it can be r
 def read_split(out, runs)->pd.DataFrame|None:
     "The stored split of the first seed that has a run; None if there is none"
     path = Path(out)/'splits'/f'seed{next((r.seed for r in runs if not r.failed), 0)}.csv'
-    # a class may be called 8, or NA; nor need a name be UTF-8
-    text = dict.fromkeys(('path', 'label', 'class', 'group'), TEXT)
+    text = dict.fromkeys(('path', 'label', 'class', 'group'), TEXT) # a class may be called 8, or NA
     how = dict(dtype=text, keep_default_na=False, encoding_errors='surrogateescape')
     try: return pd.read_csv(path, **how) if path.exists() else None
     except (OSError, ValueError) as e: raise BadInput(f'{path}: {e}') from e
@@ -274,11 +278,10 @@ def write_overview(boards:list, out:str|Path)->Path: # the page
               'Average ranks over so few data sets distinguish families of recipes, not '
               'neighbours; and data sets that share images or networks are not independent.']
     parts = [figure_html(plot_datasets(df, goal), f'Mean {what} of each recipe on each data set')]
-    for lb in boards:
-        name = f'{lb.runs.data.iloc[0]}, {lb.runs.arch.iloc[0]}'
-        answer_html = NotStr(make_answer(lb)._repr_html_())
-        parts.append(section(name, answer_html, table_html(leaderboard_text(lb))))
+    parts += [section(f'{lb.runs.data.iloc[0]}, {lb.runs.arch.iloc[0]}',
+                      NotStr(make_answer(lb)._repr_html_()), table_html(leaderboard_text(lb)))
+              for lb in boards]
     table.columns = [' '.join(filter(None, c)) for c in table.columns]
     write_atomic(Path(out)/'ranks.csv', table.to_csv())
-    return write_atomic(Path(out)/'overview.html',
-                        report_page('Which remedy, over several data sets?', answer, parts))
+    page = report_page('Which remedy, over several data sets?', answer, parts)
+    return write_atomic(Path(out)/'overview.html', page)

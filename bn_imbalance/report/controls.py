@@ -27,7 +27,8 @@ _MAX_MARGINS = 3_000_000 # in a page: 8 MB
 
 def _encoded(x)->list: # text, lowest, step
     low, step = float(f'{x.min():.6g}'), float(f'{max(np.ptp(x), 1e-9)/65534:.6g}')
-    return [base64.b64encode(((x - low)/step).round().clip(0, 65535).astype('<u2').tobytes()).decode(), low, step]
+    whole = ((x - low)/step).round().clip(0, 65535).astype('<u2')
+    return [base64.b64encode(whole.tobytes()).decode(), low, step]
 
 def controls_data(runs)->dict: # recipes, t (Student's quantile), runs with margins
     "What the script needs of runs of two classes that did not fail"
@@ -37,20 +38,19 @@ def controls_data(runs)->dict: # recipes, t (Student's quantile), runs with marg
     n, overlap, fits = len({r.seed for r in runs}), split_overlap(runs[0]), pooled_log_odds(runs)
     names, (rare, rest) = list(dict.fromkeys(r.recipe for r in runs)), class_words(runs[0])
     def t(p): return float(stdtrit(n - 1, p)*math.sqrt(1 + n*overlap)) if n > 1 else 0.
-    return dict(recipes=names, rare=rare, rest=rest, t=t(.975), luck=t(1 - .05/max(len(names) - 1, 1)),
+    luck = t(1 - .05/max(len(names) - 1, 1))
+    return dict(recipes=names, rare=rare, rest=rest, t=t(.975), luck=luck,
                 runs=[dict(recipe=r.recipe, seed=r.seed, fit=fits.get((r.recipe, r.seed, 1)),
                            **margins(r)) for r in sorted(runs, key=lambda r: r.seed)])
 
 # %% ../../nbs/report/02_controls.ipynb #6b0817ef
 def _facts(recipes, start):
     "What the script must know about metrics and recipes, and the values that controls start from"
-    def facts(name):
-        m = METRICS[name]
-        return dict(name=name, label=m.label, lower=m.lower_is_better, format=m.format)
+    def facts(m): return dict(name=m.name, label=m.label, lower=m.lower_is_better, format=m.format)
     kinds = dict(f1=Goal(), cost=Goal(1, 1), recall=Goal(min_recall=.5))
-    return dict(metrics={k: facts(g.metric.name) | dict(word=measure_word(g)) for k, g in kinds.items()},
-                columns=[facts(m) for m in ('found', 'missed', 'alarms', 'precision')], start=start,
-                prevalences=PREVALENCES, colors={r: recipe_color(r) for r in recipes})
+    return dict(metrics={k: facts(g.metric) | dict(word=measure_word(g)) for k, g in kinds.items()},
+                columns=[facts(METRICS[m]) for m in ('found', 'missed', 'alarms', 'precision')],
+                prevalences=PREVALENCES, colors={r: recipe_color(r) for r in recipes}, start=start)
 
 # %% ../../nbs/report/02_controls.ipynb #595730e1
 def _log_odds(p): return math.log10(p/(1 - p))
@@ -75,29 +75,31 @@ def waffle_html(n, rare='rare')->str: # from `dots`; what the rare class is call
     "A picture of them, 40 to a row, with a text and a legend; `controls.js` draws the same"
     k, parts = 0, []
     for kind, m in n.items():
-        at = ''.join(f'M{10*(i % 40) + 5} {10*(i//40) + 5}h.01' for i in range(k, k + m)) # 0 is not printed
-        parts += [f'<path class="{c}" d="{at}"/>' for c in (kind, *['hole']*(kind == 'missed')) if m]
+        at = ''.join(f'M{10*(i % 40) + 5} {10*(i//40) + 5}h.01' for i in range(k, k + m)) # no 0
+        parts += [f'<path class="{c}" '
+                  f'd="{at}"/>' for c in [kind] + ['hole']*(kind == 'missed') if m]
         k += m
-    words = dict(found=f'{rare} found', missed=f'{rare} missed', alarms='false alarms', passed='rightly passed')
-    told = ', '.join(f'{m} {words[k]}' for k, m in n.items())
-    legend = ''.join(f'<span><i class="{k}"></i>{m} {words[k]}</span> ' for k, m in n.items())
-    return (f'<svg viewBox="0 0 400 250" role="img" aria-label="Of 1000 images: {told}">{"".join(parts)}</svg>'
+    words = [f'{rare} found', f'{rare} missed', 'false alarms', 'rightly passed']
+    words = {k: f'{m} {word}' for (k, m), word in zip(n.items(), words)}
+    legend = ''.join(f'<span><i class="{k}"></i>{o}</span> ' for k, o in words.items())
+    told = f'Of 1000 images: {", ".join(words.values())}'
+    return (f'<svg viewBox="0 0 400 250" role="img" aria-label="{told}">{"".join(parts)}</svg>'
             f'<p class="legend">{legend}</p>')
 
 # %% ../../nbs/report/02_controls.ipynb #waffle05
 _LOOKS = dict(found=('o', 22, '#0072B2', '#0072B2'), missed=('o', 18, 'none', '#D55E00'),
               alarms=('s', 16, '#E69F00', '#E69F00'), passed=('.', 5, '#9aa4ae', '#9aa4ae'))
 
-def plot_waffle(answer:Answer, names=None, rare:str='rare'): # a panel for each name
-    "What recipes (None: the recommended one and plain) do in 1000 images, a dot each"
+def plot_waffle(answer:Answer, rare:str='rare'): # a panel for each
+    "What the recommended recipe and plain training do in 1000 images, a dot each"
     o, rare = answer.numbers['in_1000'], figure_text(rare)
-    names = [n for n in names or dict.fromkeys([answer.numbers['recipe'], 'plain']) if 'found' in o.get(n, ())]
+    names = dict.fromkeys(n for n in (answer.numbers['recipe'], 'plain') if 'found' in o.get(n, ()))
     fig, axs = axes(1, len(names), w=5*len(names), h=3.6)
     for ax, name in zip(axs.flat, names):
         n, k = dots(*(o[name][m][0] for m in ('found', 'missed', 'alarms'))), 0
         for kind, m in n.items():
-            at, (marker, size, fill, edge) = np.arange(k, k + m), _LOOKS[kind]
-            ax.scatter(at % 40, -(at//40), size, fill, marker=marker, edgecolors=edge, linewidths=1.5)
+            at, (mark, size, fill, edge) = np.arange(k, k + m), _LOOKS[kind]
+            ax.scatter(at % 40, -(at//40), size, fill, marker=mark, edgecolors=edge, linewidths=1.5)
             k += m
         ax.set_title(f'{name}: {n["found"]} {rare} found, {n["missed"]} missed, '
                      f'{n["alarms"]} false alarms', fontsize=10)
@@ -105,7 +107,7 @@ def plot_waffle(answer:Answer, names=None, rare:str='rare'): # a panel for each 
     return fig
 
 # %% ../../nbs/report/02_controls.ipynb #a1d0c0e3
-def _waffle(answer, rare): # of the recommended recipe; empty without an answer, for the script to fill
+def _waffle(answer, rare): # of the recommended recipe; without an answer for the script to fill
     o = answer.numbers['in_1000'][answer.numbers['recipe']] if answer else {}
     n = 'found' in o and dots(*(o[k][0] for k in ('found', 'missed', 'alarms')))
     return Div(NotStr(waffle_html(n, escape(rare)) if n else ''), cls='waffle')
@@ -113,24 +115,25 @@ def _waffle(answer, rare): # of the recommended recipe; empty without an answer,
 def controls_form(data:dict, goal:Goal=Goal(), prevalence:float=.01, id:str='controls',
                   answer:Answer=None):
     "A thousand dots with sliders for prevalence, costs and recall, and a leaderboard that follows"
-    kind, recipe = 'cost' if goal.cost_miss else 'recall' if goal.min_recall else 'f1', None
-    if answer: recipe = answer.numbers['recipe']
-    start = dict(prevalence=prevalence, recall=goal.min_recall or .95, alarm=goal.cost_alarm or 1., recipe=recipe,
-                 ratio=goal.cost_miss/goal.cost_alarm if goal.cost_miss else 20.)
+    kind = 'cost' if goal.cost_miss else 'recall' if goal.min_recall else 'f1'
+    start = dict(prevalence=prevalence, recall=goal.min_recall or .95, alarm=goal.cost_alarm or 1.,
+                 ratio=goal.cost_miss/goal.cost_alarm if goal.cost_miss else 20.,
+                 recipe=answer and answer.numbers['recipe'])
     kinds = dict(f1=' best F1', cost=' lowest cost', recall=' a recall')
     script = package_file('report/controls.js').read_text(encoding='utf-8')
     numbers = json.dumps(data | _facts(data['recipes'], start)).replace('<', r'\u003c')
+    script = f'(() => {{\n{script}\nstart({numbers}, document.getElementById("{id}"))\n}})()'
+    def choice(k, o): return Label(Input(type='radio', name='kind', value=k, checked=k == kind), o)
     return Form(Style(NotStr(style('controls'))), _waffle(answer, data['rare']),
         Div(_slider('prevalence', f'How many are {data["rare"]}:', -3.3, 0, _log_odds(prevalence)),
-            Fieldset(Legend('What counts'), *[
-                Label(Input(type='radio', name='kind', value=k, checked=k == kind), w) for k, w in kinds.items()]),
-            _slider('ratio', 'A miss costs as much as this many false alarms:', 0, 3, math.log10(start['ratio'])),
+            Fieldset(Legend('What counts'), *[choice(*o) for o in kinds.items()]),
+            _slider('ratio', 'A miss costs as much as this many false alarms:', 0, 3,
+                    math.log10(start['ratio'])),
             _slider('recall', 'Recall that must be reached:', 0, 2, _log_odds(start['recall'])),
             P(cls='says', aria_live='polite'), cls='sliders', hidden=True),
-        Details(Summary('All recipes at this setting'), Div(cls='curve'), Div(Table(cls='board'), cls='wide'),
-                cls='sliders', hidden=True, open=not answer),
-        Script(NotStr(f'(() => {{\n{script}\nstart({numbers}, document.getElementById("{id}"))\n}})()')),
-        id=id, cls='controls')
+        Details(Summary('All recipes at this setting'), Div(cls='curve'),
+                Div(Table(cls='board'), cls='wide'), cls='sliders', hidden=True, open=not answer),
+        Script(NotStr(script)), id=id, cls='controls')
 
 # %% ../../nbs/report/02_controls.ipynb #bb17efd4
 def controls_html(lb, runs, answer=None):
@@ -140,4 +143,5 @@ def controls_html(lb, runs, answer=None):
     answer = answer or make_answer(lb, runs[0])
     if runs[0].test.logits.shape[1] <= 2 and margins <= _MAX_MARGINS:
         return controls_form(controls_data(runs), lb.goal, lb.prevalence or .01, answer=answer)
-    return Div(Style(NotStr(style('controls'))), _waffle(answer, class_words(runs[0])[0]), cls='controls')
+    dots = _waffle(answer, class_words(runs[0])[0])
+    return Div(Style(NotStr(style('controls'))), dots, cls='controls')

@@ -25,7 +25,7 @@ def style(*names)->str:
 
 # %% ../../nbs/report/01_html.ipynb #53bdb830
 def page_html(title, parts)->str:
-    "A self-contained page of fastcore's elements; bytes of a name that are no text become question marks"
+    "A self-contained page of fastcore's elements; bytes that are no text become question marks"
     head = Head(Meta(charset='utf-8'),
                 Meta(name='viewport', content='width=device-width, initial-scale=1'),
                 Title(title), Style(NotStr(style('base', 'answer', 'page'))))

@@ -50,9 +50,7 @@ def curve_text(c)->pd.DataFrame:
     return t[c.names].rename_axis(index='subjects', columns=None)
 
 # %% ../../nbs/report/05_learning_curve.ipynb #0fcd574b
-def plot_curve(
-    c:Curve # of `learning_curve`
-)->Figure:
+def plot_curve(c:Curve)->Figure:
     "Learning curves: runs, means, and power laws up to twice the largest size"
     (fig, ((ax,),)), t, sizes = axes(w=8, h=4), c.table, np.sort(c.table.n.unique())
     far = np.geomspace(sizes[0], 2*sizes[-1], 50)
@@ -139,8 +137,9 @@ def _curve_parts(c, runs, command):
                 'Dots: runs. Bars: Student\'s 95 % intervals over seeds. Lines: power laws, dashed '
                 'where nothing was measured; the band is the interval of the first recipe.'),
             section(f'{c.label}, by number of subjects', table_html(curve_text(c)),
-                note('Subjects of the minority in training, all images of each. Test images at '
-                     'a threshold chosen on validation images; Student\'s 95 % intervals over seeds.')),
+                note('Subjects of the minority in training, all images of each. Test images at a '
+                     'threshold chosen on validation images; Student\'s 95 % intervals over '
+                     'seeds.')),
             *map(failed_html, runs.values()), methods_section(runs[max(runs)][0], command)]
 
 # %% ../../nbs/report/05_learning_curve.ipynb #cdc404fc

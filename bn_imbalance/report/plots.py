@@ -32,7 +32,7 @@ def axes(rows=1, cols=1, w=7, h=3, **kwargs): # panels; inches; for `Figure.subp
     for ax in axs.flat: ax.spines[['top', 'right']].set_visible(False)
     return fig, axs
 
-def figure_text(name): # as matplotlib shows it: no TeX, nothing that hides it, bytes that are no text as question marks
+def figure_text(name): # for matplotlib: no TeX, nothing that hides it, question marks for bytes
     return re.sub('^_', ' _', name.replace('$', r'\$')).encode('utf-8', 'replace').decode()
 
 def error_bars(ax, stats, y, **kwargs):
@@ -143,7 +143,7 @@ def _regions(t, name): # of three cells or more: the cell in the middle of each
     cells = [np.argwhere(found == k + 1) for k in range(n)]
     return [o[((o - o.mean(0))**2).sum(1).argmin()] for o in cells if len(o) > 2]
 
-def plot_cost_map(best:pd.DataFrame, usual:str=None)->Figure: # from `cost_map`; the recommended recipe
+def plot_cost_map(best:pd.DataFrame, usual:str=None)->Figure: # of `cost_map`; the recommended
     "Where which recipe is the cheapest: the usual one, wherever no other is seen to be cheaper"
     usual = usual or best['first'].mode()[0]
     def who(o): return usual if usual in (o['first'], *o.tied) else o['first']
@@ -156,7 +156,8 @@ def plot_cost_map(best:pd.DataFrame, usual:str=None)->Figure: # from `cost_map`;
     for (i, j), name in np.ndenumerate(t.to_numpy()):
         ax.barh(i, 1, 1, left=j - .5, color=recipe_color(name), alpha=.5, lw=0)
     for name in words:
-        for i, j in _regions(t, name): ax.text(j, i, '\n'.join(words[name]), ha='center', va='center', fontsize=10)
+        for i, j in _regions(t, name):
+            ax.text(j, i, '\n'.join(words[name]), ha='center', va='center', fontsize=10)
     small = [n for n in words if not len(_regions(t, n))]
     for n in small: ax.barh(0, 0, color=recipe_color(n), alpha=.5, label=n)
     if small: ax.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
