@@ -6,9 +6,9 @@
 __all__ = ['Watched', 'watch', 'watch_table', 'plot_watch', 'write_watch']
 
 # %% ../../nbs/deploy/08_watching.ipynb #wat00004
-from ..core import BadInput, csv_text, write_atomic
+from ..core import BadInput, csv_text, reason, some_names, write_atomic
 from ..metrics import METRICS, digits, interval_text, percent
-from ..data.images import CAMERA, TEXT, image_properties, is_address, matches, reason, texts
+from ..data.images import CAMERA, TEXT, image_properties, is_address, matches, texts
 from ..evaluate.goal import Goal
 from ..evaluate.prevalence import outcome
 from ..evaluate.thresholds import bayes_threshold, fit_log_odds

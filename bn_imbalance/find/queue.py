@@ -6,9 +6,9 @@
 __all__ = ['Queue', 'new_queue', 'add_round', 'review_queue']
 
 # %% ../../nbs/find/00_queue.ipynb #q0000004
-from ..core import BadInput, suggest, write_atomic
+from ..core import BadInput, reason, suggest, write_atomic
 from ..metrics import rate_interval
-from ..data.images import TEXT, is_address, reason, texts
+from ..data.images import TEXT, is_address, texts
 import csv, errno, io, json, os, re
 from collections import Counter
 from datetime import datetime, timezone
@@ -29,7 +29,7 @@ def _checked_info(path, info):
         raise BadInput(f'{path}: of format {info["version"]!r:.20}, this version of bn_imbalance '
                        f'reads format {_VERSION}. Use the version that wrote it. Or: {_AGAIN}')
     if len({_SKIP, *names[1:]}) < 3 or any('\n' in o or '\r' in o for o in names):
-        raise BadInput(f'{path}: expected two names of one line, none of them called {_SKIP}. Rename the class.')
+        raise BadInput(f'{path}: expected two names of one line, none of them {_SKIP}. Rename the class.')
     return info
 
 def _read_info(path):
@@ -314,14 +314,15 @@ def review_queue(
     if wrong := set(t.label) - {majority, minority}:
         raise BadInput(f'{table}: the label {min(wrong)!r}; expected {majority!r} or {minority!r}.')
     if odd := [p for p in t.path if set(p) & set('\r\n')]:
-        raise BadInput(f'{table}: {odd[0]!r} has a line end in its name, which no queue can hold. Rename it.')
+        raise BadInput(f'{table}: {odd[0]!r} has a line end in its name. Rename it.')
     paths = [os.path.abspath(p) for p in t.path]
     if not any(map(os.path.exists, paths)):
         raise BadInput(f'{table}: none of its images is there, {t.path.iloc[0]} for one. Start '
                        'where bn-predict was started.')
     root = os.path.commonpath([os.path.dirname(p) for p in paths])
-    t = t.assign(path=texts(Path(p).relative_to(root).as_posix() for p in paths),
-                 strategy=t.get('strategy', 'review'), score=pd.to_numeric(t.probability, errors='coerce'))
+    names, score = (Path(p).relative_to(root).as_posix() for p in paths), t.probability
+    t = t.assign(path=texts(names), strategy=t.get('strategy', 'review'),
+                 score=pd.to_numeric(score, errors='coerce'))
     q = new_queue(folder, dict(root=root, source=str(source), majority=majority, minority=minority,
                                goal={}, n_images=n))
     add_round(q, t.sort_values('score', ascending=False))
