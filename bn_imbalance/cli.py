@@ -612,7 +612,8 @@ def bn_watch(
     from bn_imbalance.deploy.watching import watch, watch_table, write_watch
     w = watch(model, predictions, out, by, alarms, sample, n, device)
     def label(table): # what labels its images
-        return f'bn-find {shlex.join([model, "--review", f"{table}", "--out", f"{table}"[:-4]])} --serve'
+        to = [model, '--review', str(table), '--out', str(table)[:-4], '--serve']
+        return f'bn-find {shlex.join(to)}'
     page = write_watch(w, out, label)
     if json: print(dumps(w.to_dict(), indent=1))
     else:

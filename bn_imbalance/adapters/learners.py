@@ -89,11 +89,10 @@ def _labels(ds, part):
     "Read without the images where that can be"
     tls = getattr(ds, 'tls', None)
     if tls is not None and len(tls) < 2:
-        raise BadInput(f'{part}: no labels. Give them, as dls.test_dl(items, with_labels=True) does.')
+        raise BadInput(f'{part}: it has no labels. Use dls.test_dl(items, with_labels=True).')
     try: return [int(o) for o in tls[-1]] if tls is not None else [int(o[-1]) for o in ds]
     except (TypeError, ValueError, RuntimeError, IndexError):
-        raise BadInput(f'{part}: its labels are no class numbers, one per image. Several labels per image '
-                       'are not supported.') from None
+        raise BadInput(f'{part}: its labels are not one class number per image.') from None
 
 def _images_per_class(ds, n=0, part='training'): # n: classes of the vocabulary
     counts = np.bincount(_labels(ds, part), minlength=n).tolist()
@@ -107,13 +106,14 @@ def _check_learner(learn, test)->list: # images per class in training
     dls, n = learn.dls, learn.dls.c if isinstance(getattr(learn.dls, 'c', None), int) else 0
     counts = _images_per_class(dls.train_ds, n)
     if not len(dls.train):
-        raise BadInput(f'{sum(counts)} training images make no batch of {dls.train.bs}: fastai drops the '
-                       'last one if it is not full. Give a smaller bs.')
+        raise BadInput(f'{sum(counts)} training images make no batch of {dls.train.bs}. Give a '
+                       'smaller bs.')
     for part, dl in ('validation', dls.valid), ('the test set', test):
         _images_per_class(dl.dataset, len(counts), part)
-    if any(isinstance(m, FinalBatchNorm) or k.endswith('bn_final') for k, m in learn.model.named_modules()):
-        raise BadInput('the model has a final batch normalization already. Give one without: it is added '
-                       'for the recipes that want it.')
+    named = learn.model.named_modules()
+    if any(isinstance(m, FinalBatchNorm) or k.endswith('bn_final') for k, m in named):
+        raise BadInput('the model has a final batch normalization already. Give one without: it is '
+                       'added for the recipes that want it.')
     return counts
 
 def _minority(counts, rare):

@@ -86,7 +86,7 @@ def left_to_do(paths, done):
 SECONDS, TIMES = 60, 10 # between uploads, at least; in upload times, at least
 
 class RemoteCsvLines(CsvLines):
-    "As `CsvLines`, in a store: a local copy that is uploaded whole, for a tenth of the time at most"
+    "As `CsvLines`, in a store: a local copy, uploaded whole for a tenth of the time at most"
     def __init__(self, path, columns, model):
         self.folder, self.address = TemporaryDirectory(), path
         copy = f'{self.folder.name}/lines.csv'

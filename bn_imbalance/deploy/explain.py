@@ -39,7 +39,8 @@ def _scaled(maps): # so that the largest value of each is 1; all 0 without evide
 
 def _resized(maps, backbone, shape): # maps of images, or of their tiles
     tiled = isinstance(backbone, Tiled)
-    maps = F.interpolate(maps[:, None], (backbone.size,)*2 if tiled else shape, mode='bilinear')[:, 0]
+    if tiled: shape = backbone.size, backbone.size
+    maps = F.interpolate(maps[:, None], shape, mode='bilinear')[:, 0]
     return _scaled(backbone.join(maps) if tiled else maps)
 
 # %% ../../nbs/deploy/04_explain.ipynb #5a7825ec
@@ -66,7 +67,8 @@ def heat_maps(
         mine = torch.tensor([yes == patches for yes in looks], device=x[0].device)
         return sign*(total.margins(x)*total.weights)[:, mine].sum(1)
     with torch.no_grad():
-        maps = _resized(_patch_map(patch_head[0], backbone(x)[1].flatten(0, -3), sign), backbone, shape)
+        maps = _patch_map(patch_head[0], backbone(x)[1].flatten(0, -3), sign)
+        maps = _resized(maps, backbone, shape)
         if not total: return maps.cpu().numpy()
         z = torch.stack([part(backbone(x), patches) for patches in (False, True)], 1)
     cam = _grad_cam(inner.backbone, lambda x: part(backbone(x), False), x, arch)

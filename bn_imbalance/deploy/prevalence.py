@@ -98,7 +98,7 @@ class _WithFeatures(nn.Module): # images -> pooled features, logits
         given = pool(backbone(x)) # features, or with patches a tuple
         return given[0] if isinstance(given, tuple) else given, head(given)
 
-def score_images(model, e, paths, bs=32, span='', odd=None): # margins (n,), features (n, k), how many unreadable
+def score_images(model, e, paths, bs=32, span='', odd=None): # margins, features, how many bad
     net, bad, found = _WithFeatures(model.net), 0, []
     read = decode_for(parse_range(span or model.settings.range), {} if odd is None else odd)
     rows, device = decoded(paths, model.shape, read=read), next(net.parameters()).device

@@ -27,7 +27,8 @@ def validation_f1(run:Run)->float: # 0 to 1; 0 for a failed run
 def validation_log_loss(run:Run, prevalence=None)->float: # in nats; infinite for a failed run
     "Log loss of calibrated probabilities on validation, at a prevalence"
     if run.failed: return np.inf
-    y, z, n = run.valid.y, run.valid.logits, np.bincount(run.valid.y, minlength=run.valid.logits.shape[1])
+    y, z = run.valid.y, run.valid.logits
+    n = np.bincount(y, minlength=z.shape[1])
     rare, prevalences = np.isin(np.arange(len(n)), run.rare), n/n.sum()
     prevalence = np.isin(run.test.y, run.rare).mean() if prevalence is None else prevalence
     prevalences = np.where(rare, prevalence*prevalences/prevalences[rare].sum(),
@@ -41,9 +42,10 @@ def tuning_trials(
     runs:list,       # of `Run`, among them the tries
     tries,           # names of recipes and of their variants, from `recipes_to_run`
     goal:Goal=Goal() # what for
-)->pd.DataFrame: # a row per try and seed: recipe, variant, seed, score, chosen (the best of its recipe on its seed)
+)->pd.DataFrame: # per try and seed: recipe, variant, seed, score, chosen (best of recipe and seed)
     "How validation judges each try; among equals the default wins, then the first by name"
-    def score(r): return -validation_log_loss(r, goal.prevalence) if goal.given else validation_f1(r)
+    def score(r):
+        return -validation_log_loss(r, goal.prevalence) if goal.given else validation_f1(r)
     t = pd.DataFrame([(r.recipe.split(':')[0], r.recipe, r.seed, score(r))
                       for r in sorted(runs, key=lambda r: (r.recipe, r.seed)) if r.recipe in tries],
                      columns=['recipe', 'variant', 'seed', 'score'])
@@ -53,9 +55,11 @@ def tuning_trials(
 # %% ../../nbs/evaluate/04_choice.ipynb #12ccee9e
 def with_tuned(runs:list, trials:pd.DataFrame)->list[Run]: # `name:tuned`: what validation chose
     "Runs of the defaults, and of what validation has chosen"
-    chosen, tries = set(zip(trials.variant[trials.chosen], trials.seed[trials.chosen])), set(trials.variant)
+    best, tries = trials[trials.chosen], set(trials.variant)
+    chosen = set(zip(best.variant, best.seed))
     def named(run):
-        recipe = dict(run.config['recipe'], name=f'{run.recipe.split(":")[0]}:tuned', variant=run.recipe)
+        name = f'{run.recipe.split(":")[0]}:tuned'
+        recipe = dict(run.config['recipe'], name=name, variant=run.recipe)
         return replace(run, config=dict(run.config, recipe=recipe))
     return ([r for r in runs if ':' not in r.recipe or r.recipe not in tries] +
             [named(r) for r in runs if (r.recipe, r.seed) in chosen])

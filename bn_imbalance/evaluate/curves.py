@@ -17,11 +17,11 @@ def fit_power_law(
 )->np.ndarray: # a, b, c of a + b n^-c
     "Least squares within 0 <= a, 0 <= b, 0 <= c <= 2; a is 0 for fewer than four different n"
     n, error = np.asarray(n, float), np.asarray(error, float)
-    floor, unit = len(np.unique(n)) >= 4, n.min()
-    def law(o): return (o[2] if floor else 0) + o[0]*(n/unit)**-o[1]
-    start, most = [max(error[n == unit].mean(), 1e-3), .5, 0.][:3 if floor else 2], max(1., error.max())
-    fit = least_squares(lambda o: law(o) - error, start, bounds=([0]*len(start), [most, 2, most][:len(start)])).x
-    return np.r_[fit[2] if floor else 0., fit[0]*unit**fit[1], fit[1]]
+    k, unit, most = 3 if len(np.unique(n)) >= 4 else 2, n.min(), max(1., error.max())
+    def rest(o): return (o[2] if k == 3 else 0) + o[0]*(n/unit)**-o[1] - error
+    start = [max(error[n == unit].mean(), 1e-3), .5, 0.][:k]
+    fit = least_squares(rest, start, bounds=([0]*k, [most, 2, most][:k])).x
+    return np.r_[fit[2] if k == 3 else 0., fit[0]*unit**fit[1], fit[1]]
 
 def power_law(abc, n)->np.ndarray: # error at numbers of examples; `abc` from `fit_power_law`
     a, b, c = abc
@@ -34,7 +34,8 @@ def extrapolate(
     draws=300       # resamples of the seeds
 )->np.ndarray: # mean, low, high: 95 % (3, k)
     "The error at other sizes; the interval knows the seeds, not whether the law holds"
-    rng, wide = np.random.default_rng(0), t.pivot(index='n', columns='seed', values='error').dropna(axis=1)
+    rng = np.random.default_rng(0)
+    wide = t.pivot(index='n', columns='seed', values='error').dropna(axis=1)
     def one(w): return power_law(fit_power_law(np.repeat(wide.index, w.shape[1]), w.ravel()), at)
     w, k = wide.to_numpy(), wide.shape[1]
     each = [one(w[:, rng.integers(k, size=k)]) for _ in range(draws)]

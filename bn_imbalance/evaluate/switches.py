@@ -6,8 +6,8 @@
 __all__ = ['SWITCHES', 'config_id', 'config_switches']
 
 # %% ../../nbs/evaluate/02_switches.ipynb #8a2615cf
-SWITCHES = dict(BN='final batch normalization', WL='weighted loss', DA='data augmentation', MX='mixup',
-                UF='the backbone\'s BN layers learn', WD='weight decay')
+SWITCHES = dict(BN='final batch normalization', WL='weighted loss', DA='data augmentation',
+                MX='mixup', UF='the backbone\'s BN layers learn', WD='weight decay')
 
 def config_id(on)->int: # 0 (all on) to 63 (all off)
     "The paper's number of a configuration"

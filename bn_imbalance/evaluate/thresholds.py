@@ -8,6 +8,7 @@ __all__ = ['calibrate', 'platt_probabilities', 'default_method', 'choose_thresho
 # %% ../../nbs/evaluate/03_thresholds.ipynb #d0f516ce
 from ..metrics import best_threshold, margin, prevalence_weights
 from .goal import Goal
+from functools import partial
 from typing import Callable
 import numpy as np
 from scipy.special import expit, log_softmax, logit
@@ -18,7 +19,7 @@ def calibrate(
     z,      # logits (m, n_classes)
     prevalences, # of each class where the probabilities shall hold (n_classes,)
     n       # different subjects of each class (n_classes,)
-)->tuple[float, tuple]: # scale, and shift per class, the first 0: probabilities = softmax(scale*z + shift)
+)->tuple[float, tuple]: # scale, shift per class (the first 0): of softmax(scale*z + shift)
     "Platt scaling; logits that rank worse than chance give the prevalences for all images"
     from scipy.optimize import minimize # here, as prediction needs no calibration
     y, z, n = np.asarray(y), np.asarray(z, float), np.asarray(n)
@@ -34,8 +35,8 @@ def calibrate(
         d = w[:, None]*(np.exp(logp) - target)
         return -(w[:, None]*target*logp).sum(), np.r_[(d*z).sum(), d.sum(0)[1:]]
     prior = np.log(prevalences/prevalences[0])[1:]
-    a = minimize(loss, np.r_[1., prior], jac=True, method='L-BFGS-B', bounds=[(0, None)] + [(None, None)]*(k - 1),
-                 options=dict(ftol=1e-14, gtol=1e-9)).x
+    how = dict(bounds=[(0, None)] + [(None, None)]*(k - 1), options=dict(ftol=1e-14, gtol=1e-9))
+    a = minimize(loss, np.r_[1., prior], jac=True, method='L-BFGS-B', **how).x
     scale, shift = (a[0]/unit, a[1:]) if a[0] > 0 else (0., prior)
     return float(scale), (0., *map(float, shift))
 
@@ -48,7 +49,7 @@ def platt_probabilities(y, m, prevalence)->np.ndarray: # labels, margins (n,) ->
 def default_method(goal:Goal, prevalence, n:int)->str: # `n`: images of the majority
     "The way to a threshold that has proved best in the stored comparison (`evaluate_prevalences`)"
     if not goal.cost_miss: return 'weighted'
-    odds = prevalence*goal.cost_miss/((1 - prevalence)*goal.cost_alarm) # what all misses weigh against all false alarms
+    odds = prevalence*goal.cost_miss/((1 - prevalence)*goal.cost_alarm) # all misses to all alarms
     return 'weighted' if 3/n <= odds <= 1 else 'calibrated'
 
 def choose_threshold(
@@ -57,7 +58,7 @@ def choose_threshold(
     goal:Goal, # what for
     prevalence,     # of the minority where the model will be used
     way=None,  # argmax, validation, weighted or calibrated; None: `default_method`
-    chances:Callable=None # prevalence -> probabilities of the minority (n,); None: from `platt_probabilities`
+    chances:Callable=None # prevalence -> probabilities (n,); None: `platt_probabilities`
 )->float: # a margin; say minority above it
     "The threshold that serves a goal at a prevalence"
     y = np.asarray(y).astype(int)
@@ -65,7 +66,7 @@ def choose_threshold(
     if way == 'argmax': return 0.
     if way == 'validation': return best_threshold(y, m, score=goal.score)
     at = y
-    if way == 'calibrated': at = chances(prevalence) if chances else platt_probabilities(y, m, prevalence)
+    if way == 'calibrated': at = (chances or partial(platt_probabilities, y, m))(prevalence)
     return best_threshold(at, m, prevalence_weights(y, prevalence), goal.score)
 
 # %% ../../nbs/evaluate/03_thresholds.ipynb #pooled2
@@ -79,12 +80,12 @@ def fit_log_odds(y, m, n)->tuple[float, float]: # scale, shift; `n`: subjects pe
 
 # %% ../../nbs/evaluate/03_thresholds.ipynb #pooled3
 def _held_out(runs, c): # labels, margins, subjects of all that was predicted
-    parts = [o for r in runs for o in (r.valid, r.test)]
-    return [np.concatenate(v) for v in zip(*((o.y == c, margin(o.logits, c), o.group) for o in parts))]
+    parts = ((o.y == c, margin(o.logits, c), o.group) for r in runs for o in (r.valid, r.test))
+    return list(map(np.concatenate, zip(*parts)))
 
 def log_odds(runs:list, c=1)->list[tuple[float, float]]: # scale, shift of each run
-    """Each run calibrated by predictions for other subjects than those that it is tested on. Under protocol paper only
-    by its own validation images: the test images of other runs are not of the few that are known"""
+    """Each run calibrated by predictions for other subjects than those that it is tested on. Under
+    protocol paper only by its own validation images: only few are known"""
     (y, m, group), out = _held_out(runs, c), []
     few = runs[0].config.get('data', {}).get('protocol') == 'paper'
     if few and len(runs) > 1: return [log_odds([r], c)[0] for r in runs]
@@ -101,7 +102,8 @@ def pooled_log_odds(runs:list)->dict: # (recipe, seed, rare class) -> scale, shi
         pooled = r.data.get('protocol') == 'all' and r.test.group is not None
         if pooled and 'variant' not in r.config['recipe']: by.setdefault(r.recipe, []).append(r)
     for name, mine in by.items():
-        for c in mine[0].rare: out |= {(name, r.seed, c): o for r, o in zip(mine, log_odds(mine, c))}
+        for c in mine[0].rare:
+            out |= {(name, r.seed, c): o for r, o in zip(mine, log_odds(mine, c))}
     return out
 
 # %% ../../nbs/evaluate/03_thresholds.ipynb #pooled4

@@ -34,7 +34,8 @@ class Embedder:
 
 def settings_embedder(s:Settings, device)->Embedder:
     "The pretrained backbone that the settings name"
-    net, key = pooled_backbone(s.arch, s.weights, s.size, s.grid), feature_store(s, device).path.stem
+    net = pooled_backbone(s.arch, s.weights, s.size, s.grid)
+    key = feature_store(s, device).path.stem
     return Embedder(net, find_backbone(s.arch).stats, s.shape, key, device, s.range)
 
 # %% ../../nbs/find/01_pool.ipynb #19bfd32b

@@ -199,7 +199,7 @@ def _root(images):
     folders = [_folder(o if is_address(o) else os.path.abspath(o)) for o in sources]
     return '/'.join(os.path.commonprefix([o.split('/') for o in folders])) or '/'
 
-def _of_one_line(paths, root, left): # the others are counted in `left`: a line cannot hold their answers
+def _of_one_line(paths, root, left): # others are counted in `left`: no line holds their answers
     for p in paths:
         full = str(p) if is_address(p) else os.path.abspath(p)
         if set(full.removeprefix(root)) & set('\r\n'): left['with a line end in the name'] += 1

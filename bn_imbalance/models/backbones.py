@@ -188,8 +188,9 @@ def _fill(model, arch, found, path):
     backbone = {v.data_ptr() for v in cut_backbone(model, arch).state_dict().values() if v.numel()}
     lacking = [k for k, v in want.items() if v.data_ptr() in backbone and k not in fitting
                and not k.endswith('num_batches_tracked')]
-    if lacking: raise BadInput(f'--weights {path}: does not fit {arch}: {len(lacking)} tensors of the '
-                               f'backbone are missing or of another shape, such as {lacking[0]}.')
+    if lacking:
+        raise BadInput(f'--weights {path}: does not fit {arch}: {len(lacking)} tensors of the '
+                       f'backbone are missing or of another shape, such as {lacking[0]}.')
     return model
 
 # %% ../../nbs/models/01_backbones.ipynb #a5a9b837
