@@ -17,6 +17,7 @@ from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields, replace
 from functools import partial
 from inspect import Parameter, Signature, signature
+from itertools import count
 from json import dumps
 from pathlib import Path
 from typing import Annotated, get_args
@@ -654,7 +655,8 @@ def bn_find(
         file, shown, left = find.offline_page(out, page)
         more_text = f'; {left} more had no room or cannot be shown'*bool(left)
         print(f'Page: {file}, {shown} images{more_text}')
-    if serve: find.serve(out, port, who, more and (lambda q: more(q)[-1]))
+    if serve and more: find.serve(out, port, who, lambda q: more(q)[-1])
+    if serve and review: find.serve(out, port, who, partial(_teach, data, out, flags), button='Teach the model')
     if not (serve or page):
         print(f'To look at them: {_typed("bn-find") or "bn-find ..."} --serve, or --page FILE')
 
@@ -666,6 +668,16 @@ def _review(model, table, out):
     if len(classes) > 2:
         raise BadInput(f'{model}: a model of {len(classes)} classes; the page knows two.')
     return find.review_queue(table, out, *classes, model)
+
+def _teach(model, out, flags, q):
+    "What the page's button does after a review: a model that knows the answers, beside the one that does not"
+    examples = [(str(q.locate(p)), c) for p, c in q.labels().items()]
+    if not examples: raise BadInput('nothing is labelled yet.')
+    folder = next(p for k in count(1) if not (p := Path(out)/f'model-{k}').exists())
+    added = deploy.add_examples(model, examples, None, _execution(flags, folder))
+    rare = added.rows[added.rows['class'] == q.info['minority']]
+    return ' '.join([f'{folder}: it has learnt {len(examples)} answers. Of {len(rare)} that are rare the old model finds '
+                     f'{rare.found_before.sum()}, this one {rare.found_after.sum()}.', *added.measured])
 
 def _embed(flags):
     "What computes features of images: this process, or Ray"
