@@ -41,7 +41,9 @@ def evaluate_at(
         mine, y, m = prevalence*n[c]/n[run.rare].sum(), run.test.y == c, margin(run.test.logits, c)
         valid, fit = (run.valid.y == c, margin(run.valid.logits, c)), (fits or {}).get((run.recipe, run.seed, c))
         if way or not fit: threshold = choose_threshold(*valid, goal, mine, way)
-        else: threshold = bayes_threshold(*valid, goal, mine, fit)
+        else: # a single rare subject is in both sets
+            own = ~np.isin(run.valid.group, run.test.group)
+            threshold = bayes_threshold(valid[0][own], valid[1][own], goal, mine, fit)
         rates = (m[y] > threshold).mean(), (m[~y] > threshold).mean()
         each.append(dict(threshold=threshold, **outcome(goal, mine, *rates)))
         if goal.min_recall: each[-1]['precision_at_recall'] = precision_at_recall(y, m, mine, goal.min_recall)
