@@ -17,6 +17,7 @@ from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields, replace
 from functools import partial
 from inspect import Parameter, Signature, signature
+from itertools import count
 from json import dumps
 from pathlib import Path
 from typing import Annotated, get_args
@@ -242,8 +243,22 @@ def _assumed(d, flags):
                         f'F1 is what counts. To change this: {flag}--prevalence .02, '
                         '--cost-miss 20 --cost-alarm 1.'])
 
+def _protocol_of(d, flags): return flags.get('protocol') or d.protocol
+
+def _for_few(d, recipes, trials, goal):
+    "Recipes for one or two rare subjects; say what that means"
+    if trials: raise BadInput(f'{d.source}: tuning takes three rare subjects. Leave out --tune and --thorough.')
+    goal.check(d.subjects)
+    said = 'Two rare subjects: each in turn is left out, and judged by what is learnt from the other.'
+    if d.subjects == 1: said = 'One rare subject: it is learnt from by none, so that it can judge them all.'
+    recipes = training.for_few(recipes, d)
+    print(_paragraphs([f'{said} Recipes for so few: {", ".join(r.name for r in recipes)}.']), flush=True)
+    return recipes
+
 def _compared(d, s, recipes, trials, out, goal, flags, few=False):
     "Run what is missing and write the report; stopped by Ctrl-C, answer from what is there"
+    if d.subjects < 3 and _protocol_of(d, flags) == 'all':
+        recipes, few = _for_few(d, recipes, trials, goal), False
     given = _pick(flags, ('minority', 'majority', 'multiclass', 'skip_bad'))
     options = ' '.join('--' + k.replace('_', '-') + (f' {shlex.quote(v)}' if v is not True else '')
                        for k, v in given.items() if v)
@@ -649,7 +664,8 @@ def bn_find(
         file, shown, left = find.offline_page(out, page)
         more_text = f'; {left} more had no room or cannot be shown'*bool(left)
         print(f'Page: {file}, {shown} images{more_text}')
-    if serve: find.serve(out, port, who, more and (lambda q: more(q)[-1]))
+    if serve and more: find.serve(out, port, who, lambda q: more(q)[-1])
+    if serve and review: find.serve(out, port, who, partial(_teach, data, out, flags), button='Teach the model')
     if not (serve or page):
         print(f'To look at them: {_typed("bn-find") or "bn-find ..."} --serve, or --page FILE')
 
@@ -661,6 +677,16 @@ def _review(model, table, out):
     if len(classes) > 2:
         raise BadInput(f'{model}: a model of {len(classes)} classes; the page knows two.')
     return find.review_queue(table, out, *classes, model)
+
+def _teach(model, out, flags, q):
+    "What the page's button does after a review: a model that knows the answers, beside the one that does not"
+    examples = [(str(q.locate(p)), c) for p, c in q.labels().items()]
+    if not examples: raise BadInput('nothing is labelled yet.')
+    folder = next(p for k in count(1) if not (p := Path(out)/f'model-{k}').exists())
+    added = deploy.add_examples(model, examples, None, _execution(flags, folder))
+    rare = added.rows[added.rows['class'] == q.info['minority']]
+    return ' '.join([f'{folder}: it has learnt {len(examples)} answers. Of {len(rare)} that are rare the old model finds '
+                     f'{rare.found_before.sum()}, this one {rare.found_after.sum()}.', *added.measured])
 
 def _embed(flags):
     "What computes features of images: this process, or Ray"

@@ -1,11 +1,12 @@
 "A missed image is added to a model: what changes, what is refused"
 import json, shutil
-import numpy as np, pytest
+import numpy as np, pandas as pd, pytest
 from PIL import Image
 from bn_imbalance import Goal, load_model, load_settings, read_data
 from bn_imbalance.core import BadInput
 from bn_imbalance.deploy.adding import add_examples, likes
 from bn_imbalance.deploy.fitting import fit
+from bn_imbalance.find.queue import Queue
 from bn_imbalance.training.sweep import Execution
 
 
@@ -74,3 +75,22 @@ def test_images_that_have_changed(made, tmp_path, command):
 def test_likes_keep_the_shape():
     x = np.random.default_rng(0).integers(0, 256, (3, 40, 56), np.uint8)
     assert likes(x).shape == (6, 3, 40, 56)
+
+
+def test_the_page_teaches_the_model(made, command, tmp_path, monkeypatch):
+    "bn-find --review --serve: its button makes a model that has learnt the answers, beside the one that has not"
+    told, before = [], (made/'m'/'model.json').read_bytes()
+    assert command('bn-predict', made/'m', made/'new', '--csv', tmp_path/'out.csv')[0] == 0
+    pd.read_csv(tmp_path/'out.csv').assign(review='yes').to_csv(tmp_path/'out.csv', index=False)
+    def serve(out, port, who, teach, button):
+        q = Queue(out)
+        with pytest.raises(BadInput, match='nothing is labelled yet'): teach(q)
+        for p in q.rows.path: q.answer(p, q.info['minority'])
+        told.extend([button, teach(q), teach(q)])
+    monkeypatch.setattr('bn_imbalance.find.serve', serve)
+    code, _, err = command('bn-find', made/'m', '--review', tmp_path/'out.csv', '--out', tmp_path/'look', '--serve')
+    assert code == 0, err
+    button, *texts = told
+    assert button == 'Teach the model' and 'Of 3 that are rare' in texts[0] and 'Recall on held-out images' in texts[0]
+    assert [load_model(tmp_path/'look'/f'model-{k}').about['trained_on']['minority'] for k in (1, 2)] == [11, 11]
+    assert (made/'m'/'model.json').read_bytes() == before

@@ -172,12 +172,6 @@ def test_bad_fit(args, message, images, command, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_class_that_appears_once(command, tmp_path):
-    write_folder(tmp_path/'few', 30, 1)
-    one_line(command('bn-fit', tmp_path/'few', '--out', tmp_path/'m', *FLAGS),
-             'at least 3 images of the minority, there are 1')
-
-
 @pytest.mark.slow # every command in a process of its own
 def test_own_images(tmp_path):
     "The example, as a user runs it"

@@ -82,7 +82,8 @@ def _check_classes(c):
     n = c.classes.images
     for k in n.index[n == 0]: c.add('error', f'Class {k} has no readable image.')
     for k in n.index[n == 1]:
-        c.add('error', f'Class {k} has one image: enough to train or to test, not for both.')
+        level = 'note' if c.data and len(c.data.names) == 2 else 'error'
+        c.add(level, f'Class {k} has one image: enough to learn from or to be judged by, not for both.')
 
 def _check_images(c, tiny):
     "Oddities of single images"
@@ -144,7 +145,7 @@ def _draw_split(c, data):
     for protocol in dict.fromkeys([data.protocol, 'all']):
         try: split = draw_split(data, load_settings(), 0, protocol)
         except BadInput as e: problem = str(e).removeprefix(f'{data.source}: ')
-        else: return c.items.path.map(split.set_index('path').split).fillna('')
+        else: return c.items.path.map(split.drop_duplicates('path').set_index('path').split).fillna('')
     c.add('error', f'No split can be drawn: {problem}')
     return ''
 
@@ -239,11 +240,11 @@ def check_data(
     "Find defects before training; raises `BadInput` if there is nothing to check"
     minority, majority = default_classes(data := source_text(data), minority, majority)
     c, checked, tiny = _read(data, minority, majority, size, pages, span)
-    _check_classes(c)
     _check_images(c, tiny)
     c.pairs, c.items['alike'] = _find_copies(checked)
     _check_copies(c)
     _pool(c, checked, minority, majority, multiclass)
+    _check_classes(c)
     given_split = c.data is not None and c.data.protocol == 'given'
     if c.data: c.items['split'] = _draw_split(c, c.data)
     elif 'given' in c.items: c.items['split'] = c.items.given

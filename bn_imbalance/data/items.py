@@ -147,6 +147,10 @@ class Data:
     @property
     def grouped(self): return bool(self.items.group.duplicated().any()) # images of one subject?
     @property
+    def subjects(self): # of the minority; of several rare classes those of the smallest
+        rows = self.items[self.items.label == 'minority']
+        return int(rows.groupby('class' if 'target' in rows else 'label').group.nunique().min())
+    @property
     def names(self): return class_names(self.items)
     @property
     def rare(self): return rare_targets(self.items)

@@ -71,17 +71,26 @@ def _rare_first(fold, y, rare, seed): # test and validation get one each of thre
     order = sorted(np.random.default_rng(seed).permutation(5), key=lambda k: lacking[k])
     return np.argsort(order)[fold]
 
+def _one_left_out(t, rare, seed): # one or two rare subjects: one to test on, and the other to learn from
+    subjects = sorted(t.group[rare].unique())
+    out = subjects[seed % len(subjects)]
+    t.loc[t.group.isin(subjects), 'split'] = 'train'
+    t.loc[t.group == out, 'split'] = 'test'
+    # no threshold is chosen with them, see `fit_log_odds`; validation has them for its metrics
+    return pd.concat([t, t[rare & (t.group == out)].assign(split='valid')], ignore_index=True)
+
 def stratified_split(items, s, seed):
     "All rows of `items` with a column split, by fifths; `BadInput` if a split lacks a class"
     names, y = class_names(items), targets(items)
     unit = 'groups' if items.group.duplicated().any() else 'images'
     few, c = min((items.group[y == c].nunique(), c) for c in rare_targets(items))
-    if few < 3:
-        raise BadInput(f'protocol all needs at least 3 {unit} of {the_class(names[c])}, there are {few}. bn-find looks '
-                       'for more of them among unlabelled images.')
+    if few < 3 and len(names) > 2:
+        raise BadInput(f'protocol all needs at least 3 {unit} of {the_class(names[c])}, there are {few}. Leave out '
+                       '--multiclass; bn-find looks for more of them among unlabelled images.')
     fold, n_test = stratified_folds(items, 5, seed), s.test_fifths
     if few < 5: fold = _rare_first(fold, y, rare_targets(items), seed)
     split = np.select([fold < n_test, fold < n_test + s.valid_fifths], ['test', 'valid'], 'train')
+    if few < 3: return _one_left_out(items.assign(split=split), y == c, seed)
     n = pd.crosstab(split, y).reindex(index=SPLITS, fill_value=0)
     if n.to_numpy().min() == 0:
         raise BadInput(f'protocol all leaves {n.min(axis=1).idxmin()} without an image of '

@@ -87,6 +87,13 @@ class Added:
     before:Model       # without them
     model:Model        # with them, saved
     rows:pd.DataFrame  # path, class, before, after (chance of being rare), found_, likes_ (of 6), alarms
+    @property
+    def measured(self)->list: # sentences
+        "What held-out images say of both models"
+        def one(m):
+            was, now = (interval_text(*o.about['metrics'][m.name], text=m.text) for o in (self.before, self.model))
+            return f'{m.label.capitalize()} on held-out images: {was} before, {now} now.'
+        return [one(METRICS[k]) for k in ('recall', 'false_alarms', 'cost') if k in self.model.about['metrics']]
     def _repr_markdown_(self): return '\n\n'.join(self.lines)
 
     @property
@@ -101,9 +108,7 @@ class Added:
             if 'alarms' in r and not r['found_before'] and r['class'] not in self.before.about['data']['majority']:
                 out.append('A threshold at which the model as it was finds it would raise false alarms on '
                            f'{percent(r["alarms"])} of the held-out images of the majority.')
-        for m in (METRICS[k] for k in ('recall', 'false_alarms', 'cost') if k in self.model.about['metrics']):
-            was, now = (interval_text(*o.about['metrics'][m.name], text=m.text) for o in (self.before, self.model))
-            out.append(f'{m.label.capitalize()} on held-out images: {was} before, {now} now.')
+        out += self.measured
         if (r := recipes.get(self.model.about['recipe']['name'])) and r.one_class:
             out.append(f'{r.name} learns from the majority alone: an example of the minority moves its threshold only. '
                        '--recipe blend would learn from it.')

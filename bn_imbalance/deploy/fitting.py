@@ -27,7 +27,7 @@ from ..training.engine import (
     backbone_learns, choose_engine, finish_head, threads, train, train_heads)
 from ..training.features import backbone_features, patch_features
 from ..training.loaders import TensorDL, read_pixels, split_labels
-from ..training.run import blend_runs, data_config, for_network, run_config, run_versions
+from ..training.run import blend_runs, data_config, for_few, for_network, run_config, run_versions
 from ..training.stack import SharedDropout
 from ..training.sweep import Execution, compare
 from ..training.tiles import with_tiles
@@ -183,13 +183,13 @@ def _describe(data, recipe, bare, s, goal, net, decision, splits, oof, t, items,
     once = t.drop_duplicates('digest')
     def metrics(rare):
         return {k: list(v) for k, v in performance(t, goal, decision.prevalences, rare).items()}
-    per_run = pd.DataFrame([o.label[o.split == 'train'].value_counts() for o in splits.values()])
+    per_run = pd.DataFrame([o.label[o.split == 'train'].value_counts() for o in splits.values()], columns=LABELS).fillna(0)
     return dict(
         format=MODEL_FORMAT, classes=classes, rare=rare, pools=pools,
         network=dict(arch=s.arch, size=s.size, mean=list(backbone.stats[0]),
                      std=list(backbone.stats[1]), layers=describe_head(net[1][1]),
                      weights=weights_digest(s.arch, s.weights)),
-        recipe=dict(name=recipe.name, doc=recipe.doc, trained_as=bare.name,
+        recipe=dict(name=recipe.name, doc=bare.doc if bare.blend_of else recipe.doc, trained_as=bare.name,
                     params={k: v for k, (v, _) in bare.params.items()}),
         decision={k: list(v) if isinstance(v, tuple) else v for k, v in asdict(decision).items()},
         goal=asdict(goal), metrics=metrics(rare), data=data_config(data, protocol),
@@ -251,7 +251,9 @@ def fit(
     protocol = fit_protocol(data, protocol)
     check_names(_names(data)[0] + [data.name])
     recipe, = get_recipes([recipe or default_recipe(s, len(data.names))])
-    bare, out = for_network(without_threshold(recipe), s), execution.out
+    if protocol == 'all': goal.check(data.subjects)
+    bare, = for_few([without_threshold(recipe)], data, protocol)
+    bare, out = for_network(bare, s), execution.out
     s = with_tiles(data, s, bare.blend_of or [bare], device=execution.device)
     if out is not None: check_free(out)
     check_portable(bare, s, len(data.names))

@@ -151,7 +151,7 @@ def _quality(model):
 
 {_metrics_table(a)}
 
-Measured on held-out test images of {e["seeds"]} splits: {e["minority"]} different images of the
+Measured on held-out test images of {e["seeds"]} splits: {e["minority"]} different image{"s"*(e["minority"] > 1)} of the
 minority and {e["majority"]} of the majority ({e["subjects"]} subjects). The networks were not
 trained on these images, and the threshold was chosen without them. Each of these networks was
 trained on fewer images than this one, about {n["majority"]} of the majority and {n["minority"]} of
@@ -171,7 +171,7 @@ def _answers(model):
     where = (f'{rare}, if {prevalence} of all images are' if binary else
              f'of the predicted class, if {prevalence} of all images are of a rare class')
     few = '' if n >= 1/(1 - level) - 1 else (
-        f' With only {n} subjects of a class, no less than {percent(1/(n + 1))} can be promised.')
+        f' With only {n} subject{"s"*(n > 1)} of a class, no less than {percent(1/(n + 1))} can be promised.')
     return f'''## What its answers mean
 
 - `probability` is the softmax output{'' if binary else ' of the predicted class'}, no frequency.

@@ -6,9 +6,9 @@
 __all__ = ['evidence', 'join_names', 'Answer', 'kept_answer', 'make_answer', 'answer_table']
 
 # %% ../../nbs/evaluate/07_answer.ipynb #e15eac0f
-from ..metrics import digits, mean_interval, percent, range_text
+from ..metrics import digits, mean_interval, percent, range_text, rate_interval
 from .leaderboard import STATS, Leaderboard
-from .prevalence import known_prevalences
+from .prevalence import known_prevalences, outcome
 import re, shlex, textwrap
 from dataclasses import asdict, dataclass, field
 import numpy as np, pandas as pd
@@ -28,15 +28,31 @@ def most_possible(goal, prevalence): # what is possible in 1000 images
     costs = rare*(goal.cost_miss or 0) + rest*(goal.cost_alarm or 0)
     return dict(found=rare, missed=rare, alarms=rest, cost=costs) | ({} if goal.cost_miss else dict(value=1.))
 
-def _measured(lb, name): return [float(lb[name][lb.metric, k]) for k in STATS]
+def _measured(lb, name):
+    if lb.subjects in EXACT and lb.by_prevalence is not None: return _exact(lb, name)['value']
+    return [float(lb[name][lb.metric, k]) for k in STATS]
 
 def _most(lb): # the largest value that its measure can have
     return most_possible(lb.goal, lb.prevalence)['cost'] if lb.goal.cost_miss else 1.
+
+FEW, EXACT = (1, 2), (1, 2, 3, 4) # rare subjects: splits of so few say little, the exact interval of a rate says more
+
+def _exact(lb, name): # measure -> mean, low, high
+    "What follows from Clopper and Pearson's interval of the recall, all else as measured"
+    at = lb.by_prevalence.query('recipe == @name')
+    at = at[np.isclose(at.prevalence, lb.prevalence)]
+    p, f, k = lb.prevalence, at.alarms.mean()/1000/(1 - lb.prevalence), lb.subjects
+    recalls = at.recall.mean(), *rate_interval(at.recall.mean()*k, k)
+    each = [outcome(lb.goal, p, r, f) for r in recalls]
+    out = {m: [each[0][m], *sorted(o[m] for o in each[1:])] for m in ('found', 'missed', 'cost', 'f1') if m in each[0]}
+    out['alarms'] = np.clip(mean_interval(at.alarms, overlap=lb.overlap), 0, None).tolist()
+    return out | dict(value=out.get(lb.goal.metric.name, np.clip(mean_interval(at.value), 0, 1).tolist()))
 
 def in_1000(lb, name)->dict: # measure -> mean, low, high
     "What a recipe does in 1000 images; without `by_prevalence` no more than its measure"
     if lb.by_prevalence is None:
         return dict(value=np.clip(_measured(lb, name), 0, _most(lb)).tolist())
+    if lb.subjects in EXACT: return {k: o for k, o in _exact(lb, name).items() if k != 'value' or not lb.goal.cost_miss}
     by, out = lb.by_prevalence, {}
     at = by[(by.recipe == name) & np.isclose(by.prevalence, lb.prevalence)]
     for k, most in most_possible(lb.goal, lb.prevalence).items():
@@ -88,6 +104,7 @@ def _reason(lb, near):
 
 def _unreached(lb):
     "Why even the best recipe is not enough; '' if it is"
+    if lb.subjects in FEW: return ''
     goal, o = lb.goal, in_1000(lb, lb.recommended)
     if goal.min_recall and o.get('alarms', [0])[0] > 990*(1 - lb.prevalence):
         return f'A recall of {digits(goal.min_recall)} is only had by flagging every image. The best to be had is '
@@ -100,7 +117,7 @@ def _unreached(lb):
 def _take(lb, standing, better):
     r = lb.recommended
     near, unsure = ([*standing.index[standing == k]] for k in ('practically as good', 'undecided'))
-    name = f'{r} (the average of three models)' if r == 'blend' else r
+    name = f'{r} (the average of {"two" if lb.subjects == 1 else "three"} models)' if r == 'blend' else r
     out = f'{(limit := _unreached(lb))}{name}.'
     if not limit and 'plain' in lb.names and lb.n > 1:
         if r == 'plain': out = 'plain: no remedy is seen to be better than plain training.'
@@ -110,9 +127,15 @@ def _take(lb, standing, better):
     return out + (f' Too close to call: {join_names(unsure, 4)}.' if unsure else '')
 
 # %% ../../nbs/evaluate/07_answer.ipynb #9439c8fe
+FEW_SURE = ('{0} was best with one or two rare subjects on other image sets; these cannot tell recipes apart. The range '
+            'of what is found is the exact one of {1}, judged by models that have not seen it; that of false alarms is '
+            'over {2} splits. Thresholds come from the other images alone.')
+
 def _sure(lb, better, optimism):
     r, out = lb.recommended, []
     if lb.n == 1: return 'One run on one split cannot tell skill from luck.'
+    if lb.subjects in FEW:
+        return FEW_SURE.format(lb.recommended, 'two subjects' if lb.subjects == 2 else 'a single subject', lb.n)
     if (p := better[r]) == p:
         out.append(f'{r} is better than plain training with probability '
                    f'{"over 99 %" if p > .99 else "under 1 %" if p < .01 else f"{p:.0%}".replace("%", " %")}.')
@@ -128,15 +151,18 @@ def _sure(lb, better, optimism):
     return ' '.join(out)
 
 # %% ../../nbs/evaluate/07_answer.ipynb #0f9868e8
-def _few(run, rare):
+def _few(lb, run, rare):
     "Too few rare images, or too few subjects that they show"
     y = np.isin(run.test.y, run.rare)
     n, tested = run.data.get('images', {}).get('minority', len(y)), run.test.group
-    subjects = len(np.unique(tested[y])) if tested is not None and run.data.get('grouped') else len(y)
+    grouped = tested is not None and run.data.get('grouped')
+    subjects = len(np.unique(tested[y])) if grouped else len(y)
+    what, n = ('subject', lb.subjects) if grouped and lb.subjects in EXACT else ('image', n)
     if n < 5: # exact: if all of n are found, the lower end of Clopper and Pearson's 95 % interval
         now, then = (percent(.025**(1/k)) for k in (n, n + 5))
-        yield (f'Only {n} images are {rare}. Even if all {n} are found, the recall may be as low as {now}; with five '
-               f'more, {then}. Label more; bn-find says which to look at.')
+        there, all_ = (f'{n} {what}s are', f'all {n} are') if n > 1 else (f'one {what} is', 'it is')
+        yield (f'Only {there} {rare}. Even if {all_} found, the recall may be as low as {now}; with five more, {then}. '
+               'Label more; bn-find says which to look at.')
     elif n < 30:
         yield (f'Only {n} images are {rare}: a few more may change the answer. Label more; bn-find says which to look '
                'at.')
@@ -147,10 +173,10 @@ def _few(run, rare):
 def _beware(lb, run, rare, rest, findings):
     "Sentences, the worst first"
     p, one = lb.prevalence, lb[lb.recommended]
-    if ('auroc', 'low') in one and lb.n > 1 and one['auroc', 'low'] <= .5:
+    if ('auroc', 'low') in one and lb.n > 1 and one['auroc', 'low'] <= .5 and lb.subjects not in FEW:
         yield 'Nothing here ranks better than chance: more images, other labels or another --arch may help.'
     yield from findings
-    if run: yield from _few(run, rare)
+    if run: yield from _few(lb, run, rare)
     if lb.n == 1: yield 'A single run: give --seeds 10.'
     if run and lb.too_few.get(p):
         n = (~np.isin(run.test.y, run.rare)).sum()

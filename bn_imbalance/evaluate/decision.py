@@ -45,7 +45,7 @@ def review_bounds(y, z, group, level)->list[float]: # per class the lowest margi
         order = np.argsort(-m) # the highest first
         above = (1/n[subject])[order].cumsum()/(len(n) + 1) # the new subject is one more
         enough = np.searchsorted(above, level - 1e-9)
-        out.append(float(m[order][min(enough, len(m) - 1)]))
+        out.append(float(m[order][min(enough, len(m) - 1)]) if len(m) else -np.inf) # none is known: any may be of it
     return out
 
 # %% ../../nbs/evaluate/09_decision.ipynb #04d5ba9a
@@ -55,16 +55,22 @@ def decide(
     rare=(1,)         # which classes are the minority
 )->Decision: # each rare class has an offset of its own, chosen for it against all others
     "Choose thresholds, calibration and bounds"
-    z, y, subjects = oof_logits(oof), oof.y.to_numpy(), oof.groupby('y').group.nunique().to_numpy()
-    as_seen, sick = np.bincount(y)/len(y), np.isin(np.arange(z.shape[1]), rare)
+    z, y = oof_logits(oof), oof.y.to_numpy()
+    k = np.arange(z.shape[1])
+    subjects = oof.groupby('y').group.nunique().reindex(k, fill_value=0).to_numpy()
+    as_seen, sick = np.bincount(y, minlength=len(k)).clip(1)/len(y), np.isin(k, rare)
     def at(p): return as_seen*np.where(sick, p/as_seen[sick].sum(), (1 - p)/as_seen[~sick].sum())
     prevalences, fitted = at(goal.prevalence or as_seen[sick].sum()), at(CALIBRATED_AT)
-    scale, shift = calibrate(y, z, fitted, subjects)
+    if len(k) == 2:
+        scale, shift = fit_log_odds(y, margin(z), subjects)
+        shift = 0., shift + logit(CALIBRATED_AT)
+    else: scale, shift = calibrate(y, z, fitted, subjects)
     move = np.log(prevalences/fitted)
     shift, offset = np.array(shift) + move - move[0], np.zeros(len(prevalences))
     for c in rare:
         mine, m = y == c, margin(z, c)
         fit = fit_log_odds(mine, m, (subjects.sum() - subjects[c], subjects[c]))
+        if subjects[c] < 3: mine, m = mine[~mine], m[~mine]
         offset[c] = -bayes_threshold(mine, m, goal, prevalences[c], fit)
     bounds = review_bounds(y, z, oof.group, goal.level)
     return Decision(scale, *(tuple(np.asarray(o).tolist()) for o in (shift, offset, bounds, prevalences)))

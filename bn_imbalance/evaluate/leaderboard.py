@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STATS', 'PAPER', 'results', 'failures', 'Leaderboard', 'summarize', 'drop_threshold_variants', 'split_overlap',
-           'rank_recipes', 'behind', 'far_behind', 'with_interval', 'leaderboard_text', 'tuned_table', 'tuned_text',
-           'by_class', 'by_class_text', 'rank_table', 'paper_table']
+           'rare_subjects', 'rank_recipes', 'behind', 'far_behind', 'with_interval', 'leaderboard_text', 'tuned_table',
+           'tuned_text', 'by_class', 'by_class_text', 'rank_table', 'paper_table']
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #be7fc049
 from ..core import BadInput
@@ -52,6 +52,7 @@ class Leaderboard:
     one_split:bool=False # do the seeds vary training only?
     stopped:list=field(default_factory=list) # recipes that were far behind after a few splits, see `far_behind`
     assumed:bool=False # is the goal's prevalence that of the test set, as none was given?
+    subjects:int=None  # different rare ones that the test sets show; None: unknown
 
     @property
     def names(self)->list: return list(self.table.index) # recipes, the best first
@@ -111,7 +112,7 @@ def probabilities(self:Leaderboard, a, b)->tuple: # better, practically equal, w
 def _below(self:Leaderboard, a, b, gain): # probability that a is better than b by less than that
     m = self.seeds()
     d = (m[a] - m[b]).dropna()*(-1 if self.lower else 1)
-    if (n := len(d)) < 2: return np.full(np.shape(gain), np.nan)
+    if (n := len(d)) < 2 or self.subjects in (1, 2): return np.full(np.shape(gain), np.nan)
     return stdtr(n - 1, (gain - d.mean())/max(d.std()*(1/n + self.overlap)**.5, 1e-9))
 
 @patch(as_prop=True)
@@ -198,6 +199,10 @@ def _stopped(runs): # recipes that ran on fewer than half of the splits
     n = pd.Series([r.recipe for r in runs]).value_counts(sort=False)
     return list(n.index[n < n.max()/2])
 
+def rare_subjects(runs)->int|None: # in the test sets of all runs; None: unknown
+    if any(r.test.group is None for r in runs): return None
+    return len({g for r in runs for g in r.test.group[np.isin(r.test.y, r.rare)]})
+
 def rank_recipes(
     runs:list,       # of `Run`, from `compare` or `read_runs`
     goal:Goal=Goal() # what to rank by; without a prevalence: that of the test set
@@ -212,6 +217,7 @@ def rank_recipes(
     if assumed: goal = replace(goal, prevalence=next(iter(known)))
     lb = summarize(df, goal, evaluate_prevalences(good, goal), known, split_overlap(good[0]))
     lb.assumed, lb.stopped = assumed, stopped
+    lb.subjects = rare_subjects(good)
     lb.one_split = good[0].data.get('protocol') == 'given'
     lb.too_few = {s: resolution(good[0], s) for s in lb.by_prevalence.prevalence.unique()}
     return lb

@@ -43,7 +43,9 @@ def evaluate_at(
         valid = run.valid.y == c, margin(run.valid.logits, c)
         fit = (fits or {}).get((run.recipe, run.seed, c))
         if way or not fit: threshold = choose_threshold(*valid, goal, mine, way)
-        else: threshold = bayes_threshold(*valid, goal, mine, fit)
+        else: # a single rare subject is in both sets
+            own = ~np.isin(run.valid.group, run.test.group)
+            threshold = bayes_threshold(valid[0][own], valid[1][own], goal, mine, fit)
         rates = (m[y] > threshold).mean(), (m[~y] > threshold).mean()
         each.append(dict(threshold=threshold, **outcome(goal, mine, *rates)))
         if goal.min_recall:

@@ -56,8 +56,14 @@ class Run:
     @property
     def multiclass(self)->bool: return 'classes' in self.data # are more than two classes distinguished?
     def metrics(self)->dict: # see `minority_metrics`
-        "The metrics on the test set; what is chosen is chosen on validation"
-        return minority_metrics(self.test.y, self.test.logits, self.valid.y, self.valid.logits, self.rare)
+        "The metrics on the test set; what is chosen is chosen on validation, if that has other rare subjects"
+        out = minority_metrics(self.test.y, self.test.logits, self.valid.y, self.valid.logits, self.rare)
+        return out | dict(f1_minority_tuned=np.nan, threshold=np.nan) if self.same_rare else out
+    @property
+    def same_rare(self)->bool: # do validation and test show the same rare subject, as there are one or two only?
+        if self.test.group is None or self.valid.group is None: return False
+        valid, test = ({*o.group[np.isin(o.y, self.rare)]} for o in (self.valid, self.test))
+        return bool(valid & test)
 
 # %% ../../nbs/evaluate/01_runs.ipynb #a7ba9c59
 FORMAT = 4 # of the files

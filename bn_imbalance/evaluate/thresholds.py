@@ -73,7 +73,12 @@ def choose_threshold(
 CALIBRATED_AT = .05 # prevalence of the minority at which scale and shift are fitted
 
 def fit_log_odds(y, m, n)->tuple[float, float]: # scale, shift; `n`: subjects per class
-    "Platt scaling that serves every prevalence"
+    """Platt scaling that serves every prevalence. From one or two rare subjects nothing can be fitted: there, the log
+    odds are the distance from the majority's median, in units of its spread, less .7 (`benchmarks/few.py`)"""
+    if n[1] < 3:
+        low, median, high = np.quantile(np.asarray(m)[np.asarray(y) == 0], [.25, .5, .75])
+        scale = 1.349/max(high - low, 1e-9)
+        return float(scale), float(-scale*median - .7)
     at, y = np.array([1 - CALIBRATED_AT, CALIBRATED_AT]), np.asarray(y).astype(int)
     scale, (_, shift) = calibrate(y, np.c_[0*np.asarray(m), m], at, n)
     return scale, shift - logit(CALIBRATED_AT)
@@ -111,5 +116,5 @@ def bayes_threshold(y, m, goal:Goal, prevalence:float, fit:tuple)->float: # a ma
     "The threshold that serves a goal if the log odds of `fit` (`fit_log_odds`) are right"
     scale, shift = fit[0], fit[1] + logit(prevalence)
     if goal.cost_miss and scale > 0: return (np.log(goal.cost_alarm/goal.cost_miss) - shift)/scale
-    w = prevalence_weights(y, prevalence)
+    w = prevalence_weights(y, prevalence) if any(y) else 1.
     return best_threshold(expit(scale*np.asarray(m) + shift), m, w, goal.score)

@@ -130,7 +130,7 @@ async function start(store) {
     $('view').value = view
     if ($('retrain')) {
       $('retrain').disabled = s.busy
-      $('retrain').textContent = s.busy ? 'Retraining ...' : 'Retrain'
+      $('retrain').textContent = s.busy ? 'Training ...' : $('retrain').dataset.word
     }
   }
 

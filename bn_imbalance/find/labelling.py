@@ -173,9 +173,10 @@ class LabelServer:
     def __init__(self,
         q:Queue,              # images to label
         heat:Callable=None,   # path of an image -> JPEG
-        retrain:Callable=None # queue -> message; adds a round
+        retrain:Callable=None, # queue -> message; adds a round, or makes a model
+        button:str='Retrain'  # what is written on the button for it
     ):
-        self.q, self.heat, self.retrain = q, heat, retrain
+        self.q, self.heat, self.retrain, self.button = q, heat, retrain, button
         self.lock, self.busy, self.said = threading.Lock(), False, ''
 
     def state(self, who:str, n:int=0)->dict: # for JSON
@@ -224,9 +225,9 @@ def start_retraining(self:LabelServer):
         self.busy, self.said = True, ''
     def work():
         try: self.said = self.retrain(self.q) or f'Round {self.q.counts()["round"]} is there.'
-        except BadInput as e: self.said = f'No new round: {e}'
+        except BadInput as e: self.said = f'{self.button}: {e}'
         except Exception as e:
-            self.said = f'No new round ({type(e).__name__}): see the messages of the program.'
+            self.said = f'{self.button} failed ({type(e).__name__}): see the messages of the program.'
             traceback.print_exc()
         finally: self.busy = False
     threading.Thread(target=work, daemon=True).start()
@@ -259,7 +260,8 @@ def label_app(server:LabelServer, access:AccessControl): # a FastHTML app
     who = Input(id='guest', name='guest', maxlength=40, required=True, autocomplete='off')
     invite = Form(Label('One more person: ', who), ' ', Button('Make an address'),
                   P(Code(id='address')), id='invite')
-    retrain = Button('Retrain', type='button', id='retrain') if server.retrain else ''
+    word = server.button
+    retrain = Button(word, type='button', id='retrain', data_word=word) if server.retrain else ''
     page, policy = _label_html(server.q, 'remote()', [retrain, invite])
     policy += "; frame-ancestors 'none'" # a page cannot say that itself
 
@@ -348,14 +350,15 @@ def serve(
     folder:str|Path,       # of the queue
     port:int=8642,         # 0: any that is free
     who:str='',            # name of the first person
-    retrain:Callable=None, # queue -> message; adds a round
+    retrain:Callable=None, # queue -> message, see `LabelServer`
     address:str=None,      # where a proxy shows the page
-    wait:bool=True         # until it is stopped; False: return at once, for notebooks
+    wait:bool=True,        # until it is stopped; False: return at once, for notebooks
+    button:str='Retrain'   # see `LabelServer`
 ): # uvicorn's server; `should_exit = True` stops it
     "Serve the page on this machine"
     q = Queue(folder)
     q.answers() # report a file that was edited wrongly now
-    def app(access): return label_app(LabelServer(q, model_heat(q), retrain), access)
+    def app(access): return label_app(LabelServer(q, model_heat(q), retrain, button), access)
     says = 'It works once, for one person; the page makes more. Ctrl-C stops it: every answer is kept.'
     return run_app(app, says, port, [who], address, wait)
 

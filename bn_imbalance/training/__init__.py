@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     loaders=['imbalanced_dls'],
     features=['backbone_features', 'patch_features'],
     engine=['make_learner', 'fit_learner'],
-    run=['run_together', 'data_config', 'with_members'],
+    run=['run_together', 'data_config', 'for_few', 'with_members'],
     tiles=['with_tiles'],
     sweep=['Execution', 'compare', 'recipes_to_run', 'CURVE_FIELD', 'curve_sizes',
         'learning_curve']))

@@ -6,7 +6,7 @@
 __all__ = ['run_together']
 
 # %% ../../nbs/training/04_run.ipynb #40f3a3be
-from ..core import Settings, keep_memory
+from ..core import BadInput, Settings, keep_memory
 from ..metrics import margin
 from ..data.images import Table
 from ..data.items import rare_targets
@@ -15,6 +15,7 @@ from ..evaluate.runs import OPTIMIZER, Run, Predictions
 from ..evaluate.thresholds import log_odds
 from ..models.backbones import makes_patches, weights_digest
 from ..recipes.base import PARTS, Recipe
+from ..recipes.registry import BLEND_FEW, get_recipes
 from .engine import (
     backbone_learns, bn_learns, choose_engine, finish_head, threads, train)
 from .features import backbone_features, patch_features
@@ -99,6 +100,18 @@ def for_network(recipe, s):
     names = ' and '.join(r.name for r in rest)
     return replace(recipe, blend_of=rest, doc=f'mean of the calibrated log odds of {names}')
 
+def for_few(chosen:list, data, protocol=None)->list: # recipes
+    """Recipes that one or two rare subjects can judge: no threshold is moved on validation, and the blend is that of
+    `BLEND_FEW`. With a single subject those that learn from the majority alone; raises `BadInput` if none is left"""
+    if data.subjects > 2 or (protocol or data.protocol) != 'all': return chosen
+    def usable(r): return not r.adjust_logits and (data.subjects > 1 or r.one_class and r.members == [r])
+    members = tuple(filter(usable, get_recipes(BLEND_FEW)))
+    doc = f'mean of the log odds of {", ".join(r.name for r in members)}'
+    out = [replace(r, blend_of=members, doc=doc) if r.blend_of else r for r in chosen if r.blend_of or usable(r)]
+    if out: return out
+    raise BadInput(f'{data.source}: {chosen[0].name} learns from the rare class, and there is no second subject of it to '
+                   'judge that by. Take knn, padim or blend; bn-find looks for more rare images.')
+
 def with_members(recipes, s):
     "Recipes without repetition as the network allows them, each blend after its members"
     mine = [for_network(r, s) for r in recipes]
@@ -117,6 +130,8 @@ def _blend(recipe, config, members, fits):
     failed = next((f'{o.recipe}: {o.failed}' for o in members if o.failed), None)
     if not failed:
         prior = logit((r.test.y == 1).mean())
+        if r.same_rare: # no fifth of them
+            prior = np.log(r.data['images']['minority']/r.data['images']['majority'])
         for k in SPLITS[1:]:
             z = [a*margin(getattr(o, k).logits) + b for o, (a, b) in zip(members, fits)]
             m, own = np.mean(z, axis=0) + prior, getattr(r, k)

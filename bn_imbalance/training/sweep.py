@@ -19,7 +19,7 @@ from .features import backbone_features, patch_features
 from .loaders import read_pixels
 from .tiles import with_tiles
 from .run import (
-    blend_runs, data_config, run_config, run_together, run_versions, with_members)
+    blend_runs, data_config, for_few, run_config, run_together, run_versions, with_members)
 import os, signal, sys, time, traceback
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -228,7 +228,7 @@ def compare(
     "Run every recipe on every seed; stored runs are not done again"
     s, execution = replace(s or load_settings(), range=data.range), execution or Execution()
     chosen = get_recipes(s.recipes, len(data.names)) if recipes is None else recipes
-    blends, chosen = _parted(with_members(chosen, s))
+    blends, chosen = _parted(with_members(for_few(chosen, data, protocol), s))
     check_size(s.arch, s.size)
     s = with_tiles(data, s, chosen, device=execution.device)
     engines = {r.name: choose_engine(r, s) for r in chosen}

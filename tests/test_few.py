@@ -1,0 +1,138 @@
+"One or two rare subjects: each is judged by what has not seen it, no threshold is chosen with it, and the ranges say how little that is"
+import numpy as np, pandas as pd, pytest
+from PIL import Image
+from bn_imbalance import Goal, load_model, load_settings, read_data
+from bn_imbalance.core import BadInput
+from bn_imbalance.data.splits import draw_split
+from bn_imbalance.evaluate.answer import make_answer
+from bn_imbalance.evaluate.leaderboard import rank_recipes
+from bn_imbalance.evaluate.thresholds import fit_log_odds, log_odds
+from bn_imbalance.metrics import rate_interval
+from bn_imbalance.recipes.registry import get_recipes
+from bn_imbalance.training.run import for_few
+from bn_imbalance.training.sweep import Execution, compare
+
+COSTS = Goal(prevalence=.02, cost_miss=20, cost_alarm=1)
+
+
+def blobs(folder, n, level, seed):
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for i in range(n):
+        a = rng.normal(100, 15, (40, 40, 3))
+        a[8:20, 8:20] += level
+        Image.fromarray(a.clip(0, 255).astype(np.uint8)).save(folder/f'{i}.png')
+
+@pytest.fixture(scope='module', params=[1, 2])
+def few(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp('few')
+    blobs(root/'images'/'good', 60, 0, 1)
+    blobs(root/'images'/'spot', request.param, 120, 2)
+    blobs(root/'new', 8, 120, 3)
+    return root, request.param
+
+def settings(): return load_settings(size=64, seeds=4)
+def quiet(out=None): return Execution(out, backend='serial', progress=False)
+
+
+def test_splits(few):
+    "The one that is tested is never trained on; with two each has its turn"
+    data = read_data(few[0]/'images', 'spot')
+    tested = []
+    for k in range(4):
+        t = draw_split(data, settings(), k, 'all')
+        rare = t[t.label == 'minority']
+        where = rare.groupby('split').group.unique()
+        assert len(where['test']) == 1 and list(where['test']) == list(where['valid'])
+        assert not {*where['test']} & {*where.get('train', ())} and len(where.get('train', ())) == few[1] - 1
+        ordinary = t[t.label == 'majority']
+        assert len(ordinary) == 60 == ordinary.digest.nunique()
+        tested.append(where['test'][0])
+    assert len({*tested}) == few[1]
+
+
+def test_subjects_stay_whole(tmp_path):
+    "Two patients with many images each, some of them healthy: all of a patient's are on one side"
+    blobs(tmp_path/'good', 40, 0, 1)
+    blobs(tmp_path/'spot', 12, 120, 2)
+    rows = [(f'good/{i}.png', 'good', f'p{i % 2}' if i < 6 else f'g{i}') for i in range(40)]
+    rows += [(f'spot/{i}.png', 'spot', f'p{i % 2}') for i in range(12)]
+    pd.DataFrame(rows, columns=['path', 'label', 'group']).to_csv(tmp_path/'items.csv', index=False)
+    data = read_data(tmp_path/'items.csv', 'spot', 'good')
+    assert data.subjects == 2
+    for k in range(2):
+        t = draw_split(data, settings(), k, 'all')
+        assert t[t.split == 'train'].group.isin(['group p0', 'group p1']).any()
+        assert not {*t.group[t.split == 'train']} & {*t.group[t.split == 'test']}
+        assert t[(t.split == 'test') & t.group.isin(['group p0', 'group p1'])].label.eq('majority').sum() == 3
+
+
+def test_recipes(few):
+    data = read_data(few[0]/'images', 'spot')
+    chosen = for_few(get_recipes('usual'), data)
+    names, blend = [r.name for r in chosen], chosen[-1]
+    assert not any(r.adjust_logits for r in chosen) and blend.name == 'blend'
+    if few[1] == 2: assert 'final_bn' in names and [r.name for r in blend.blend_of][1:] == ['knn', 'padim']
+    else: assert names == ['knn', 'blend'] and [r.name for r in blend.blend_of] == ['knn', 'padim']
+    assert for_few(chosen, data)[-1].blend_of == blend.blend_of
+    if few[1] == 1:
+        with pytest.raises(BadInput, match='no second subject'): for_few(get_recipes('ridge'), data)
+
+
+def test_thresholds_do_not_know_them(few):
+    "Other margins of the rare image, the same thresholds and false alarms"
+    data = read_data(few[0]/'images', 'spot')
+    runs = compare(data, settings(), execution=quiet(), recipes=get_recipes('knn, blend'))
+    before = {g: rank_recipes(runs, g).by_prevalence for g in (COSTS, Goal())}
+    odds = log_odds([r for r in runs if r.recipe == 'knn'])
+    for r in runs:
+        for o in r.valid, r.test: o.logits[o.y == 1, 1] += 100
+    assert odds == log_odds([r for r in runs if r.recipe == 'knn'])
+    for g, was in before.items():
+        now = rank_recipes(runs, g).by_prevalence
+        assert (now.threshold == was.threshold).all() and (now.alarms == was.alarms).all()
+        assert np.isnan(runs[0].metrics()['f1_minority_tuned'])
+
+
+def test_the_rule(few):
+    m = np.random.default_rng(0).normal(3, 2, 4001)
+    scale, shift = fit_log_odds(np.zeros(4001), m, (4001, 0))
+    assert scale*3 + shift == pytest.approx(-.7, abs=.05) and scale == pytest.approx(1/2, rel=.05)
+    assert fit_log_odds(np.zeros(5), np.ones(5), (5, 1))[0] < 1e10 # all the same: no division by zero
+
+
+def test_answer(few, command):
+    root, n = few
+    out = root/'out'
+    code, text, err = command('bn-compare', root/'images', '--minority', 'spot', '--size', 64, '--seeds', 4, '--backend', 'serial',
+                              '--recipes', 'plain,knn,final_bn,blend', '--prevalence', .02, '--cost-miss', 20,
+                              '--cost-alarm', 1, '--out', out)
+    assert code == 0, err
+    assert ('each in turn is left out' if n == 2 else 'learnt from by none') in text
+    assert 'with probability' not in text and 'cannot tell recipes apart' in ' '.join(text.split())
+    runs = compare(read_data(root/'images', 'spot'), settings(), execution=quiet(), recipes=get_recipes('knn, blend'))
+    lb = rank_recipes(runs, COSTS)
+    assert lb.subjects == n and lb.recommended == 'blend' and lb.standing.drop('blend').eq('undecided').all()
+    mean, low, high = make_answer(lb, runs[0]).numbers['in_1000']['blend']['found']
+    assert (low, high) == pytest.approx(tuple(20*o for o in rate_interval(mean/20*n, n)))
+    assert (root/'out'/'report.html').is_file()
+
+
+def test_model(few, command):
+    root, n = few
+    args = '--minority', 'spot', '--size', 64, '--seeds', 4, '--backend', 'serial'
+    code, _, err = command('bn-fit', root/'images', *args, '--prevalence', .02, '--cost-miss', 20, '--cost-alarm', 1,
+                           '--out', root/'m')
+    assert code == 0, err
+    model = load_model(root/'m')
+    low, high = model.about['metrics']['recall'][1:]
+    assert high - low > .6 and model.about['trained_on']['minority'] == n
+    assert f'{n} different image' in (root/'m'/'card.md').read_text()
+    assert command('bn-predict', root/'m', root/'new', '--csv', root/'out.csv')[0] == 0
+    assert (pd.read_csv(root/'out.csv').label == 'spot').sum() > 4
+
+
+def test_classes_kept_apart_need_more(few, command, tmp_path):
+    code, _, err = command('bn-fit', few[0]/'images', '--minority', 'spot', '--size', 64, '--out', tmp_path/'m',
+                           '--min-recall', .9)
+    assert code == 1 and 'cannot tell' in err and err.strip().count('\n') == 0
