@@ -247,12 +247,14 @@ def _protocol_of(d, flags): return flags.get('protocol') or d.protocol
 
 def _for_few(d, recipes, trials, goal):
     "Recipes for one or two rare subjects; say what that means"
-    if trials: raise BadInput(f'{d.source}: tuning takes three rare subjects. Leave out --tune and --thorough.')
+    if trials: raise BadInput(f'{d.source}: tuning takes three rare subjects. Leave out --tune and '
+                              '--thorough.')
     goal.check(d.subjects)
-    said = 'Two rare subjects: each in turn is left out, and judged by what is learnt from the other.'
-    if d.subjects == 1: said = 'One rare subject: it is learnt from by none, so that it can judge them all.'
+    said = 'Two rare subjects: each in turn is left out, judged by what is learnt from the other.'
+    if d.subjects == 1: said = 'One rare subject: none learns from it, so it can judge them all.'
     recipes = training.for_few(recipes, d)
-    print(_paragraphs([f'{said} Recipes for so few: {", ".join(r.name for r in recipes)}.']), flush=True)
+    print(_paragraphs([f'{said} Recipes for so few: '
+                       f'{", ".join(r.name for r in recipes)}.']), flush=True)
     return recipes
 
 def _compared(d, s, recipes, trials, out, goal, flags, few=False):
@@ -665,7 +667,8 @@ def bn_find(
         more_text = f'; {left} more had no room or cannot be shown'*bool(left)
         print(f'Page: {file}, {shown} images{more_text}')
     if serve and more: find.serve(out, port, who, lambda q: more(q)[-1])
-    if serve and review: find.serve(out, port, who, partial(_teach, data, out, flags), button='Teach the model')
+    if serve and review:
+        find.serve(out, port, who, partial(_teach, data, out, flags), button='Teach the model')
     if not (serve or page):
         print(f'To look at them: {_typed("bn-find") or "bn-find ..."} --serve, or --page FILE')
 
@@ -679,14 +682,15 @@ def _review(model, table, out):
     return find.review_queue(table, out, *classes, model)
 
 def _teach(model, out, flags, q):
-    "What the page's button does after a review: a model that knows the answers, beside the one that does not"
+    "What the page's button does: a model that knows the answers, beside the one that does not"
     examples = [(str(q.locate(p)), c) for p, c in q.labels().items()]
     if not examples: raise BadInput('nothing is labelled yet.')
     folder = next(p for k in count(1) if not (p := Path(out)/f'model-{k}').exists())
     added = deploy.add_examples(model, examples, None, _execution(flags, folder))
     rare = added.rows[added.rows['class'] == q.info['minority']]
-    return ' '.join([f'{folder}: it has learnt {len(examples)} answers. Of {len(rare)} that are rare the old model finds '
-                     f'{rare.found_before.sum()}, this one {rare.found_after.sum()}.', *added.measured])
+    return ' '.join([f'{folder}: it has learnt {len(examples)} answers. Of {len(rare)} that are '
+                     f'rare the old model finds {rare.found_before.sum()}, this one '
+                     f'{rare.found_after.sum()}.', *added.measured])
 
 def _embed(flags):
     "What computes features of images: this process, or Ray"

@@ -8,5 +8,4 @@ __all__ = []
 # %% ../../nbs/adapters/index.ipynb #door
 import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
-    estimator=['FinalBNClassifier'],
-    learners=['compare_learner', 'model_learner']))
+    estimator=['FinalBNClassifier'], learners=['compare_learner', 'model_learner']))

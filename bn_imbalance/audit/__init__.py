@@ -9,6 +9,5 @@ __all__ = []
 import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     checks=['check_data'], page=['check_text', 'write_check', 'plot_recall'],
-    subjects=['propose_groups', 'write_groups', 'effective_number'],
-    shortcuts=['shortcut_table'],
+    subjects=['propose_groups', 'write_groups', 'effective_number'], shortcuts=['shortcut_table'],
     labels=['find_doubtful', 'check_labels', 'write_doubtful']))

@@ -83,7 +83,8 @@ def _check_classes(c):
     for k in n.index[n == 0]: c.add('error', f'Class {k} has no readable image.')
     for k in n.index[n == 1]:
         level = 'note' if c.data and len(c.data.names) == 2 else 'error'
-        c.add(level, f'Class {k} has one image: enough to learn from or to be judged by, not for both.')
+        c.add(level, f'Class {k} has one image: enough to learn from or to be judged by, not for '
+                     'both.')
 
 def _check_images(c, tiny):
     "Oddities of single images"
@@ -145,7 +146,9 @@ def _draw_split(c, data):
     for protocol in dict.fromkeys([data.protocol, 'all']):
         try: split = draw_split(data, load_settings(), 0, protocol)
         except BadInput as e: problem = str(e).removeprefix(f'{data.source}: ')
-        else: return c.items.path.map(split.drop_duplicates('path').set_index('path').split).fillna('')
+        else:
+            part = split.drop_duplicates('path').set_index('path').split
+            return c.items.path.map(part).fillna('')
     c.add('error', f'No split can be drawn: {problem}')
     return ''
 

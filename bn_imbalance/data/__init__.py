@@ -9,8 +9,7 @@ __all__ = []
 import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     images=['read_image', 'image_files', 'check_images', 'decode'],
-    leaves=['leaf_image', 'save_leaves'],
-    formats=['is_image', 'usual_range', 'parse_range'],
+    leaves=['leaf_image', 'save_leaves'], formats=['is_image', 'usual_range', 'parse_range'],
     sources=['SOURCES', 'Source', 'register_source', 'check_source'],
     items=['Data', 'read_data', 'read_items', 'targets', 'class_names'],
     splits=['draw_split', 'stratified_folds', 'subsample_subjects'],

@@ -66,12 +66,12 @@ def stratified_folds(items, n, seed)->np.ndarray: # fold of each row, 0 to n - 1
     # large groups get the same folds whatever the seed; without this, always the test set
     return np.random.default_rng(seed).permutation(n)[out]
 
-def _rare_first(fold, y, rare, seed): # test and validation get one each of three or four rare subjects
+def _rare_first(fold, y, rare, seed): # test and validation get one of three or four rare subjects
     lacking = [sum(not ((fold == k) & (y == c)).any() for c in rare) for k in range(5)]
     order = sorted(np.random.default_rng(seed).permutation(5), key=lambda k: lacking[k])
     return np.argsort(order)[fold]
 
-def _one_left_out(t, rare, seed): # one or two rare subjects: one to test on, and the other to learn from
+def _one_left_out(t, rare, seed): # one or two rare subjects: one to test on, one to learn from
     subjects = sorted(t.group[rare].unique())
     out = subjects[seed % len(subjects)]
     t.loc[t.group.isin(subjects), 'split'] = 'train'
@@ -85,8 +85,9 @@ def stratified_split(items, s, seed):
     unit = 'groups' if items.group.duplicated().any() else 'images'
     few, c = min((items.group[y == c].nunique(), c) for c in rare_targets(items))
     if few < 3 and len(names) > 2:
-        raise BadInput(f'protocol all needs at least 3 {unit} of {the_class(names[c])}, there are {few}. Leave out '
-                       '--multiclass; bn-find looks for more of them among unlabelled images.')
+        raise BadInput(f'protocol all needs at least 3 {unit} of {the_class(names[c])}, there are '
+                       f'{few}. Leave out --multiclass; bn-find looks for more of them among '
+                       'unlabelled images.')
     fold, n_test = stratified_folds(items, 5, seed), s.test_fifths
     if few < 5: fold = _rare_first(fold, y, rare_targets(items), seed)
     split = np.select([fold < n_test, fold < n_test + s.valid_fifths], ['test', 'valid'], 'train')
@@ -103,10 +104,10 @@ def given_split(
     s:Settings=None,    # not used: for `draw_split`
     seed:int=0          # which validation images are drawn, if none are given
 )->pd.DataFrame: # as of `draw_split`
-    "The user's own split, whatever the seed; validation images are drawn from training if there are none"
+    "The user's own split, whatever the seed; without validation images these come from training"
     if 'given' not in items:
-        raise BadInput('there is no split of yours that can be used. Give a column split, or folders '
-                       'train and test.')
+        raise BadInput('there is no split of yours that can be used. Give a column split, or '
+                       'folders train and test.')
     split = items.given.to_numpy(object).copy()
     if 'valid' not in split:
         rows = np.flatnonzero(split == 'train')
@@ -114,8 +115,8 @@ def given_split(
         y, n = targets(part), min(4, part.group.groupby(targets(part)).nunique().min())
         fold = stratified_folds(part, n, 0) if n > 1 else np.ones(len(part))
         ok = [k for k in range(n) if all(len({*y[o]}) == len({*y}) for o in (fold == k, fold != k))]
-        if not ok: raise BadInput('your split has too few training images to draw some for validation. '
-                                  'Use --protocol all.')
+        if not ok: raise BadInput('your split has too few training images to draw some for '
+                                  'validation. Use --protocol all.')
         split[rows[fold == ok[0]]] = 'valid'
     return items.assign(split=split)
 
@@ -129,7 +130,8 @@ def draw_split(
     protocol = protocol or data.protocol
     draws = dict(paper=paper_split, all=stratified_split, given=given_split)
     if protocol not in draws:
-        raise BadInput(f'--protocol {protocol}: expected paper or all, or given for a split of yours.')
+        raise BadInput(f'--protocol {protocol}: expected paper or all, or given for a split of '
+                       'yours.')
     draw = draws[protocol]
     try: return draw(data.items, s, seed)
     except BadInput as e: raise BadInput(f'{data.source}: {e}') from None

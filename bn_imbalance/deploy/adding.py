@@ -25,16 +25,19 @@ from PIL import Image
 # %% ../../nbs/deploy/07_adding.ipynb #add00007
 def _items(data, examples): # (path, class) of each -> rows of `data.items`
     known, rows = dict(zip(data.items.digest, data.items['class'])), data.items
-    labels = dict(zip(rows['class'], rows.label)) | {data.called(o): o for o in LABELS} | {o: o for o in LABELS}
+    labels = {data.called(o): o for o in LABELS} | {o: o for o in LABELS}
+    labels = dict(zip(rows['class'], rows.label)) | labels
     checked = check_images([p for p, _ in examples], parse_range(data.range))
     for (path, name), (digest, error) in zip(examples, zip(checked.digest, checked.error)):
         if error: raise BadInput(error)
         if name not in labels:
-            raise BadInput(f'--add {path}:{name}: the classes are {", ".join(sorted(set(rows["class"])))}.')
+            raise BadInput(f'--add {path}:{name}: the classes are '
+                           f'{", ".join(sorted(set(rows["class"])))}.')
         if digest in known and known[digest] in (name, data.called(labels[name])):
             raise BadInput(f'--add {path}: the model knows it already.')
         if digest in known:
-            raise BadInput(f'--add {path}: the model knows it as {known[digest]}. Correct that and run bn-fit again.')
+            raise BadInput(f'--add {path}: the model knows it as {known[digest]}. Correct that and '
+                           'run bn-fit again.')
     out = pd.DataFrame(dict(path=checked.path, digest=checked.digest, group=checked.path))
     out['label'] = texts(labels[c] for _, c in examples)
     one = {o: data.classes(o)[0] for o in LABELS}
@@ -51,31 +54,35 @@ def known_images(model)->Data:
     "The images that a model was trained on, with what was added; `BadInput` if they are others now"
     about, s = model.about['data'], model.settings
     pools = (','.join(about[o]) for o in ('minority', 'majority'))
-    data = read_data(about['source'], *pools, multiclass=len(model.classes) > 2, span=s.range, size=s.size)
+    several = len(model.classes) > 2
+    data = read_data(about['source'], *pools, multiclass=several, span=s.range, size=s.size)
     data = _with(data, [(o['path'], o['class']) for o in model.about.get('history', ())])
     if data_config(data, about['protocol'])['fingerprint'] != about['fingerprint']:
-        raise BadInput(f'{about["source"]}: not the images any more that the model was trained on. Make a model of '
-                       'these with bn-fit.')
+        raise BadInput(f'{about["source"]}: not the images any more that the model was trained on. '
+                       'Make a model of these with bn-fit.')
     return data
 
 # %% ../../nbs/deploy/07_adding.ipynb #add00009
 def likes(x)->np.ndarray: # pixels (3, height, width) -> (6, 3, height, width)
     "An image as it could have been taken, too"
     _, h, w = x.shape
-    im = Image.fromarray(x.transpose(1, 2, 0)).crop((w//16, h//16, w - w//16, h - h//16)).resize((w, h))
+    im = Image.fromarray(x.transpose(1, 2, 0)).crop((w//16, h//16, w - w//16, h - h//16))
     light = ((x.astype(float)*k).clip(0, 255).astype(np.uint8) for k in (.85, 1.15))
-    return np.stack([x[:, :, ::-1], x[:, ::-1], x[:, ::-1, ::-1], *light, np.asarray(im).transpose(2, 0, 1)])
+    near = np.asarray(im.resize((w, h))).transpose(2, 0, 1)
+    return np.stack([x[:, :, ::-1], x[:, ::-1], x[:, ::-1, ::-1], *light, near])
 
-def _judged(model, x): # chance of being rare, margins, is it called rare? Of pixels (n, 3, height, width)
+def _judged(model, x): # of pixels: chance of being rare, margins, is it called rare?
     z, d = model_logits(model, torch.from_numpy(np.ascontiguousarray(x))), model.decision
-    return d.calibrated(z)[:, model.rare].sum(1), z[:, -1] - z[:, 0], np.isin(d.labels(z), model.rare)
+    p = d.calibrated(z)[:, model.rare].sum(1)
+    return p, z[:, -1] - z[:, 0], np.isin(d.labels(z), model.rare)
 
 def _beside(path, name, before, after, held_out): # a row of `Added.rows`
     pixels = [decode(path, m.shape, span=parse_range(m.settings.range)) for m in (before, after)]
     row = dict(path=str(path), **{'class': name})
     for when, m, x in zip(('before', 'after'), (before, after), pixels):
         (p,), (margin,), (found,) = _judged(m, x[None])
-        row |= {when: float(p), f'found_{when}': bool(found), f'likes_{when}': int(_judged(m, likes(x))[2].sum())}
+        n = int(_judged(m, likes(x))[2].sum())
+        row |= {when: float(p), f'found_{when}': bool(found), f'likes_{when}': n}
         if when == 'before' and held_out:
             row['alarms'] = float((held_out['margin'][held_out['y'] == 0] >= margin).mean())
     return row
@@ -86,14 +93,16 @@ class Added:
     "A model with more examples beside the model without them"
     before:Model       # without them
     model:Model        # with them, saved
-    rows:pd.DataFrame  # path, class, before, after (chance of being rare), found_, likes_ (of 6), alarms
+    rows:pd.DataFrame  # path, class, before, after (chance of being rare), found_, likes_, alarms
     @property
     def measured(self)->list: # sentences
         "What held-out images say of both models"
         def one(m):
-            was, now = (interval_text(*o.about['metrics'][m.name], text=m.text) for o in (self.before, self.model))
+            was, now = (interval_text(*o.about['metrics'][m.name], text=m.text)
+                        for o in (self.before, self.model))
             return f'{m.label.capitalize()} on held-out images: {was} before, {now} now.'
-        return [one(METRICS[k]) for k in ('recall', 'false_alarms', 'cost') if k in self.model.about['metrics']]
+        known = self.model.about['metrics']
+        return [one(METRICS[k]) for k in ('recall', 'false_alarms', 'cost') if k in known]
     def _repr_markdown_(self): return '\n\n'.join(self.lines)
 
     @property
@@ -102,16 +111,19 @@ class Added:
         out = []
         for r in self.rows.to_dict('records'):
             was, now = ('found' if r[f'found_{k}'] else 'missed' for k in ('before', 'after'))
-            out.append(f'{r["path"]} ({r["class"]}): {was} before, with probability {percent(r["before"])}; {now} '
-                       f'now, with {percent(r["after"])} (it was trained on it). Of 6 likes of it, mirrored, cropped, '
-                       f'brighter or darker, {r["likes_before"]} were called rare before, {r["likes_after"]} now.')
-            if 'alarms' in r and not r['found_before'] and r['class'] not in self.before.about['data']['majority']:
-                out.append('A threshold at which the model as it was finds it would raise false alarms on '
-                           f'{percent(r["alarms"])} of the held-out images of the majority.')
+            out.append(f'{r["path"]} ({r["class"]}): {was} before, with probability '
+                       f'{percent(r["before"])}; {now} now, with {percent(r["after"])} (it was '
+                       'trained on it). Of 6 likes of it, mirrored, cropped, brighter or darker, '
+                       f'{r["likes_before"]} were called rare before, {r["likes_after"]} now.')
+            usual = self.before.about['data']['majority']
+            if 'alarms' in r and not r['found_before'] and r['class'] not in usual:
+                out.append('A threshold at which the model as it was finds it would raise false '
+                           f'alarms on {percent(r["alarms"])} of the held-out images of the '
+                           'majority.')
         out += self.measured
         if (r := recipes.get(self.model.about['recipe']['name'])) and r.one_class:
-            out.append(f'{r.name} learns from the majority alone: an example of the minority moves its threshold only. '
-                       '--recipe blend would learn from it.')
+            out.append(f'{r.name} learns from the majority alone: an example of the minority moves '
+                       'its threshold only. --recipe blend would learn from it.')
         return out
 
 # %% ../../nbs/deploy/07_adding.ipynb #add00011
@@ -121,13 +133,16 @@ def add_examples(
     recipe:str=None, # another recipe than the model's
     execution=None  # its `out`: the folder for the new model
 )->Added:
-    "Train a model again with more examples; raises `BadInput` for what it knows, or if its images have changed"
+    "Train a model again with more examples; raises `BadInput` if it knows them, or images changed"
     before = load_model(path)
     about, data = before.about, known_images(before)
     files = [(str(p), c) for o, c in examples for p in find_images([o])]
     more = _with(data, files)
-    history = [*about.get('history', ()), *({'path': str(Path(p).resolve()), 'class': c} for p, c in files)]
-    model = fit(more, recipe or about['recipe']['name'], before.settings, Goal(**about['goal']), execution,
+    new = ({'path': str(Path(p).resolve()), 'class': c} for p, c in files)
+    history = [*about.get('history', ()), *new]
+    recipe, goal = recipe or about['recipe']['name'], Goal(**about['goal'])
+    model = fit(more, recipe, before.settings, goal, execution,
                 protocol=about['data']['protocol'], history=history)
     held_out = read_held_out(path, about) if len(before.classes) == 2 else None
-    return Added(before, model, pd.DataFrame([_beside(p, c, before, model, held_out) for p, c in files]))
+    rows = [_beside(p, c, before, model, held_out) for p, c in files]
+    return Added(before, model, pd.DataFrame(rows))

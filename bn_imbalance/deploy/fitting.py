@@ -27,13 +27,14 @@ from ..training.engine import (
     backbone_learns, choose_engine, finish_head, threads, train, train_heads)
 from ..training.features import backbone_features, patch_features
 from ..training.loaders import TensorDL, read_pixels, split_labels
-from ..training.run import blend_runs, data_config, for_few, for_network, run_config, run_versions
+from bn_imbalance.training.run import (blend_runs, data_config, for_few, for_network, run_config,
+    run_versions)
 from ..training.stack import SharedDropout
 from ..training.sweep import Execution, compare
 from ..training.tiles import with_tiles
-from .model import (
-    MODEL_FORMAT, Model, build_network, check_free, check_names, describe_head, digest, head_inputs, part_folder,
-    reported_probability, weight_bytes, with_checksum)
+from bn_imbalance.deploy.model import (MODEL_FORMAT, Model, build_network, check_free, check_names,
+    describe_head, digest, head_inputs, part_folder, reported_probability, weight_bytes,
+    with_checksum)
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -61,8 +62,9 @@ def check_portable(
     for r in recipe.blend_of:
         check_portable(r, s, n_classes)
         if choose_engine(r, s) != 'features':
-            raise BadInput(f'recipe {recipe.name}: its members share one frozen backbone, but here it learns '
-                           '(train_bn, unfreeze, engine). Take another recipe, such as final_bn.')
+            raise BadInput(f'recipe {recipe.name}: its members share one frozen backbone, but here '
+                           'it learns (train_bn, unfreeze, engine). Take another recipe, such as '
+                           'final_bn.')
     if recipe.blend_of: return
     if 'patches' in recipe.needs: patch_grid(s.arch, s.size)
     rng, s = np.random.default_rng(0), replace(s, epochs=1, batch_size=8)
@@ -95,7 +97,7 @@ def without_threshold(recipe): # without its adjustment of logits; if possible a
     return next((r for r in recipes.values() if key(r) == key(bare)), bare)
 
 # %% ../../nbs/deploy/01_fitting.ipynb #773c9788
-def _ensemble(heads, calibration, shift): # the mean of their log odds, a head that occurs twice once
+def _ensemble(heads, calibration, shift): # the mean of their log odds; equal heads are one
     weights, parts = {}, {}
     for head, (scale, own) in zip(heads, calibration):
         first, each = head_layers(head)[0], scale/len(heads)
@@ -112,14 +114,13 @@ def default_recipe(s, n_classes=2)->str:
     binary, frozen = n_classes == 2, not (s.unfreeze or s.train_bn or s.engine == 'images')
     return 'blend' if binary and frozen else 'final_bn'
 
-
 # %% ../../nbs/deploy/01_fitting.ipynb #711e4001
 def _backbone(trained, patches, s): # as `build_network` makes it
     if patches: return patch_backbone(s.arch, s.weights, s.size, s.grid) # it is frozen
     if s.grid != (1, 1): return pooled_backbone(s.arch, s.weights, s.size, s.grid)
     return trained.backbone or cut_backbone(load_network(s.arch, s.weights), s.arch)
 
-def train_on(items, recipe, s, device=None, calibration=None)->nn.Module: # as `build_network` makes it
+def train_on(items, recipe, s, device=None, calibration=None)->nn.Module: # as by `build_network`
     "The network that a recipe makes of these images, on the CPU; raises `BadInput` if it diverges"
     parts = recipe.blend_of or (recipe,) # `calibration` of these: scale and shift
     few = items.groupby(targets(items)).head(2) # a Learner wants to validate
@@ -128,12 +129,14 @@ def train_on(items, recipe, s, device=None, calibration=None)->nn.Module: # as `
     patches = patch_features(items, s, device) if 'patches' in recipe.needs else None
     features = backbone_features(items, s, device) if engine != 'images' else None
     pixels = read_pixels(items, s.shape, s.range) if engine != 'features' else None
-    trained, y = train(engine, split, parts, s, 0, features, pixels, device, patches), split_labels(split, 'train')
+    trained = train(engine, split, parts, s, 0, features, pixels, device, patches)
+    y = split_labels(split, 'train')
     with threads(1): heads = [finish_head(r, trained[r.training], y, s, 0) for r in parts]
     prior = np.log(y.mean()/(1 - y.mean())) if recipe.blend_of else 0.
     head = plain_head(_ensemble(heads, calibration, prior) if recipe.blend_of else heads[0])
     net = build_network(s.arch, describe_head(head), s.size, s.grid)
-    net[0].load_state_dict(_backbone(trained[parts[0].training], patches is not None, s).state_dict())
+    learnt = _backbone(trained[parts[0].training], patches is not None, s)
+    net[0].load_state_dict(learnt.state_dict())
     for new, old in zip(net[1][1], head_layers(head)): new.load_state_dict(old.state_dict())
     if not all(v.isfinite().all() for v in net.state_dict().values()):
         raise BadInput(f'recipe {recipe.name}: the training on all images diverged (not a number). '
@@ -149,16 +152,18 @@ def _usable(runs, configs): # those that training would reproduce, whatever thei
             if r.versions == now and key(r.config) in ours]
 
 def fit_protocol(data, protocol=None)->str: # `all` or `given`
-    "How the images are split to evaluate a model; raises `BadInput` for a protocol that leaves some out"
+    "How images are split to evaluate a model; `BadInput` for a protocol that leaves some out"
     if protocol not in (None, 'all', 'given'):
-        raise BadInput(f'--protocol {protocol}: a model is trained on every image. Give all, or given.')
+        raise BadInput(f'--protocol {protocol}: a model is trained on every image. Give all, or '
+                       'given.')
     return protocol or ('given' if data.protocol == 'given' else 'all')
 
-def _cross_validate(data, recipe, s, execution, known, protocol): # runs, of members too; seed -> its split
+def _cross_validate(data, recipe, s, execution, known, protocol): # runs, of members too; splits
     splits = {seed: draw_split(data, s, seed, protocol) for seed in range(s.seeds)}
     about, parts = data_config(data, protocol), recipe.blend_of or (recipe,)
     runs = _usable(known, [run_config(about, r, s, seed) for seed in splits for r in parts])
-    missing = [k for k in splits if {r.name for r in parts} - {r.recipe for r in runs if r.seed == k}]
+    names = {r.name for r in parts}
+    missing = [k for k in splits if names - {r.recipe for r in runs if r.seed == k}]
     if execution.out:
         store = Store(execution.out)
         for r in runs: store.put(r)
@@ -166,7 +171,8 @@ def _cross_validate(data, recipe, s, execution, known, protocol): # runs, of mem
     if missing:
         runs = [r for r in runs if r.seed not in missing]
         runs += compare(data, s, protocol, execution, missing, list(parts))
-    if recipe.blend_of: runs += blend_runs(recipe, runs, [run_config(about, recipe, s, k) for k in splits])
+    configs = [run_config(about, recipe, s, k) for k in splits]
+    if recipe.blend_of: runs += blend_runs(recipe, runs, configs)
     return runs, splits
 
 # %% ../../nbs/deploy/01_fitting.ipynb #09d740cd
@@ -178,18 +184,20 @@ def _names(data): # of the classes, and what they pool
 def _count(df, sick):
     return dict(majority=int((~sick).sum()), minority=int(sick.sum()), subjects=df.group.nunique())
 
-def _describe(data, recipe, bare, s, goal, net, decision, splits, oof, t, items, protocol): # `about`
+def _describe(data, recipe, bare, s, goal, net, decision, splits, oof, t, items, protocol):
     (classes, pools), rare, backbone = _names(data), data.rare, find_backbone(s.arch)
     once = t.drop_duplicates('digest')
     def metrics(rare):
         return {k: list(v) for k, v in performance(t, goal, decision.prevalences, rare).items()}
-    per_run = pd.DataFrame([o.label[o.split == 'train'].value_counts() for o in splits.values()], columns=LABELS).fillna(0)
+    per_run = [o.label[o.split == 'train'].value_counts() for o in splits.values()]
+    per_run = pd.DataFrame(per_run, columns=LABELS).fillna(0)
     return dict(
         format=MODEL_FORMAT, classes=classes, rare=rare, pools=pools,
         network=dict(arch=s.arch, size=s.size, mean=list(backbone.stats[0]),
                      std=list(backbone.stats[1]), layers=describe_head(net[1][1]),
                      weights=weights_digest(s.arch, s.weights)),
-        recipe=dict(name=recipe.name, doc=bare.doc if bare.blend_of else recipe.doc, trained_as=bare.name,
+        recipe=dict(name=recipe.name, trained_as=bare.name,
+                    doc=bare.doc if bare.blend_of else recipe.doc,
                     params={k: v for k, (v, _) in bare.params.items()}),
         decision={k: list(v) if isinstance(v, tuple) else v for k, v in asdict(decision).items()},
         goal=asdict(goal), metrics=metrics(rare), data=data_config(data, protocol),
@@ -244,9 +252,9 @@ def fit(
     known:list=(),            # finished runs to reuse, from `compare` or `read_runs`
     answer:dict=None,         # what a comparison said, from `Answer.to_dict`, for the card
     protocol:str=None,        # `all` or `given`; None: `given` if the data has a split of its own
-    history:list=()           # path and class of each image that was added to those of an earlier model
+    history:list=()           # path and class of each image that was added to an earlier model
 )->Model:                     # saved, if `execution.out` is given
-    "Evaluate a recipe, choose a decision, train on all images but a given test set's; raises `BadInput`"
+    "Evaluate a recipe, choose a decision, train on all images but those of a given test set"
     s, execution = replace(s or load_settings(), range=data.range), execution or Execution()
     protocol = fit_protocol(data, protocol)
     check_names(_names(data)[0] + [data.name])
@@ -265,7 +273,8 @@ def fit(
     tested = evaluate_decision(oof, goal, data.rare)
     decision = decide(oof, goal, data.rare)
     net = train_on(items, bare, s, execution.device, calibration)
-    about = _describe(data, recipe, bare, s, goal, net, decision, splits, oof, tested, items, protocol)
+    about = _describe(data, recipe, bare, s, goal, net, decision, splits, oof, tested, items,
+                      protocol)
     held_out = None
     if len(data.names) == 2:
         held_out = _held_out(oof, items, bare, s, execution.device)

@@ -35,20 +35,22 @@ def describe_head(head:nn.Module)->list: # [kind, arguments] per layer, JSON
     def layer(m):
         kind, (cls, arguments) = type(m).__name__, PORTABLE.get(type(m).__name__, (None, None))
         if type(m) is cls: return [kind, {k: described(o) for k, o in arguments(m).items()}]
-        raise BadInput(f'the head holds a layer {kind}, which a model file cannot describe. It knows '
-                       f'{", ".join(PORTABLE)}.')
+        raise BadInput(f'the head holds a layer {kind}, which a model file cannot describe. It '
+                       f'knows {", ".join(PORTABLE)}.')
     return [layer(m) for m in head_layers(head)]
 
 def head_inputs(layers:list)->tuple: # `layers` from `describe_head`
     "What a head is given: `features`, `patches` or both"
     kind, args = layers[0]
-    if kind == 'MarginSum': return tuple(sorted({o for head in args['heads'] for o in head_inputs(head)}))
+    if kind == 'MarginSum':
+        return tuple(sorted({o for head in args['heads'] for o in head_inputs(head)}))
     return getattr(PORTABLE[kind][0], 'inputs', ('features',))
 
 def build_network(arch:str, layers:list, size:int=None, grid:tuple=(1, 1))->nn.Sequential:
     "As fastai cuts it: [body, [pooling, head]]; `layers` from `describe_head`"
     backbone, pool = cut_backbone(new_network(arch), arch), pooling(arch)
-    if 'patches' in head_inputs(layers): backbone, pool = PatchBackbone(backbone, arch, size), nn.Sequential()
+    if 'patches' in head_inputs(layers):
+        backbone, pool = PatchBackbone(backbone, arch, size), nn.Sequential()
     if grid != (1, 1): # what is pooled are the tiles
         whole = backbone if isinstance(backbone, PatchBackbone) else nn.Sequential(backbone, *pool)
         backbone, pool = in_tiles(whole, size, grid), nn.Sequential()
@@ -107,8 +109,8 @@ class Model:
 def __repr__(self:Model):
     a, m = self.about, self.about['metrics']
     scores = ', '.join(f'{k} {interval_text(*m[k])}' for k in ('recall', 'precision', 'f1'))
-    return (f'{_join_or(self.classes)}: {a["network"]["arch"]} at {a["network"]["size"]} pixels{_in_tiles(self)}, '
-            f'{a["recipe"]["name"]}, {scores}')
+    return (f'{_join_or(self.classes)}: {a["network"]["arch"]} at {a["network"]["size"]} '
+            f'pixels{_in_tiles(self)}, {a["recipe"]["name"]}, {scores}')
 
 def _in_tiles(model): # how its images are seen, if not whole
     rows, columns = model.settings.grid
@@ -151,9 +153,10 @@ def _quality(model):
 
 {_metrics_table(a)}
 
-Measured on held-out test images of {e["seeds"]} splits: {e["minority"]} different image{"s"*(e["minority"] > 1)} of the
-minority and {e["majority"]} of the majority ({e["subjects"]} subjects). The networks were not
-trained on these images, and the threshold was chosen without them. Each of these networks was
+Measured on held-out test images of {e["seeds"]} splits: {e["minority"]} different
+image{"s"*(e["minority"] > 1)} of the minority and {e["majority"]} of the majority
+({e["subjects"]} subjects). The networks were not trained on these images, and the
+threshold was chosen without them. Each of these networks was
 trained on fewer images than this one, about {n["majority"]} of the majority and {n["minority"]} of
 the minority.
 
@@ -171,7 +174,8 @@ def _answers(model):
     where = (f'{rare}, if {prevalence} of all images are' if binary else
              f'of the predicted class, if {prevalence} of all images are of a rare class')
     few = '' if n >= 1/(1 - level) - 1 else (
-        f' With only {n} subject{"s"*(n > 1)} of a class, no less than {percent(1/(n + 1))} can be promised.')
+        f' With only {n} subject{"s"*(n > 1)} of a class, no less than {percent(1/(n + 1))} can be '
+        'promised.')
     return f'''## What its answers mean
 
 - `probability` is the softmax output{'' if binary else ' of the predicted class'}, no frequency.
@@ -257,8 +261,8 @@ def check_names(
 ):
     "Raise `BadInput` if a model cannot store a name and be read again"
     if odd := [ascii(o) for o in names if not _storable(o) or len(o) > 999]:
-        raise BadInput(f'{odd[0]:.200}: a model cannot store a name with line ends, control characters or '
-                       'bytes that are not UTF-8. Rename it.')
+        raise BadInput(f'{odd[0]:.200}: a model cannot store a name with line ends, control '
+                       'characters or bytes that are not UTF-8. Rename it.')
 
 def _must(holds): # a validator
     def checked(o):
@@ -299,7 +303,7 @@ _decision_part = _part(
     'forbid', scale=Annotated[_Number, Field(ge=0)], shift=list[_Number], offset=list[_Number],
     bounds=list[_Number], prevalences=list[_Prevalence])
 
-_Answer = _part(take=_Text, expect=_Text, sure=_Text, beware=list[_Text], next=_Text) # see `evaluate.answer`
+_Answer = _part(take=_Text, expect=_Text, sure=_Text, beware=list[_Text], next=_Text)
 _Example = _part('forbid', **{'path': _Text, 'class': _Text}) # see `deploy.adding`
 _About = _part(
     classes=Annotated[list[_Text], Field(min_length=2)], pools=list[list[_Text]],
@@ -408,7 +412,7 @@ def _saved_with(path, want): # the bytes of a file that model.json knows the dig
 ROW_FIELDS = 'y', 'subject', 'network', 'margin', 'features'
 
 def read_held_out(path, about)->dict:
-    "Held-out predictions (`ROW_FIELDS`), mean and components of features, `CAMERA` of images; or `BadInput`"
+    "Held-out predictions (`ROW_FIELDS`), mean and components of features, `CAMERA` of images"
     st = Path(path)/'held_out.safetensors'
     if not about.get('held_out'):
         raise BadInput(f'{path}: has no held-out predictions. Run bn-fit again.')

@@ -34,7 +34,8 @@ def find_images(
     if not sources: raise BadInput('no images given. Give files, folders or patterns.')
     for o in sources:
         if not (matching := matches(o)): raise BadInput(f'{o}: no such file or folder.')
-        files = itertools.chain.from_iterable(image_files(p, left) if d else [p] for p, d in matching)
+        each = (image_files(p, left) if d else [p] for p, d in matching)
+        files = itertools.chain.from_iterable(each)
         if (first := next(files, None)) is None:
             raise BadInput(f'{o}: a folder without images. {left_text(left)}'.strip())
         found += [[first], files]

@@ -301,9 +301,9 @@ def write_watch(
     out, names, look = Path(out), [*COLUMNS, 'strategy'], dict(list(w.look.groupby('period')))
     for k, t in look.items(): write_atomic(out/f'look-{k}.csv', csv_text(t[names]))
     judged = f'''If nothing changes, a false alarm in a year, {w.tests[1]} periods, has a
-        probability of at most {percent(w.alarms)}: half for the number of flagged images, half for {w.tests[0]}
-        comparisons of those not flagged. Each image counts as a subject: if many show the same one,
-        alarms are more frequent. Features and camera are compared with ordinary images of training,
+        probability of at most {percent(w.alarms)}: half for the number of flagged images, half for
+        {w.tests[0]} comparisons of those not flagged. Each image counts as a subject: if many show
+        the same one, alarms are more frequent. Features and camera are compared with training,
         scores with the first period, and after a change all with the period that brought it. Empty
         circles, question marks: images unlike those of training, the prevalence is no estimate.'''
     alt = f'Prevalence and {w.measure.label} of {len(w.table)} periods; changes in '

@@ -17,7 +17,8 @@ from fastcore.xml import Code, Dd, Dl, Dt, to_xml
 # %% ../../nbs/evaluate/07_answer.ipynb #5c16a501
 def evidence(lb:Leaderboard)->tuple[pd.Series, pd.Series, float|None]: # the third: optimism
     "What the runs can tell apart, and by how much choosing the best of them flatters it"
-    def better(name): return np.nan if name == 'plain' or 'plain' not in lb.names else lb.p_better(name)
+    def better(name):
+        return np.nan if name == 'plain' or 'plain' not in lb.names else lb.p_better(name)
     chosen = lb.recommended == lb.best and lb.best not in ('blend', 'plain')
     optimism = lb.optimism if chosen or lb.n < 3 else 0. # otherwise these runs have chosen nothing
     return lb.standing, pd.Series({n: better(n) for n in lb.names}), optimism
@@ -26,7 +27,8 @@ def evidence(lb:Leaderboard)->tuple[pd.Series, pd.Series, float|None]: # the thi
 def most_possible(goal, prevalence): # what is possible in 1000 images
     rare, rest = 1000*prevalence, 1000*(1 - prevalence)
     costs = rare*(goal.cost_miss or 0) + rest*(goal.cost_alarm or 0)
-    return dict(found=rare, missed=rare, alarms=rest, cost=costs) | ({} if goal.cost_miss else dict(value=1.))
+    out = dict(found=rare, missed=rare, alarms=rest, cost=costs)
+    return out if goal.cost_miss else out | dict(value=1.)
 
 def _measured(lb, name):
     if lb.subjects in EXACT and lb.by_prevalence is not None: return _exact(lb, name)['value']
@@ -35,7 +37,7 @@ def _measured(lb, name):
 def _most(lb): # the largest value that its measure can have
     return most_possible(lb.goal, lb.prevalence)['cost'] if lb.goal.cost_miss else 1.
 
-FEW, EXACT = (1, 2), (1, 2, 3, 4) # rare subjects: splits of so few say little, the exact interval of a rate says more
+FEW, EXACT = (1, 2), (1, 2, 3, 4) # rare subjects: splits of so few say less than exact intervals
 
 def _exact(lb, name): # measure -> mean, low, high
     "What follows from Clopper and Pearson's interval of the recall, all else as measured"
@@ -44,15 +46,19 @@ def _exact(lb, name): # measure -> mean, low, high
     p, f, k = lb.prevalence, at.alarms.mean()/1000/(1 - lb.prevalence), lb.subjects
     recalls = at.recall.mean(), *rate_interval(at.recall.mean()*k, k)
     each = [outcome(lb.goal, p, r, f) for r in recalls]
-    out = {m: [each[0][m], *sorted(o[m] for o in each[1:])] for m in ('found', 'missed', 'cost', 'f1') if m in each[0]}
+    out = {m: [each[0][m], *sorted(o[m] for o in each[1:])]
+           for m in ('found', 'missed', 'cost', 'f1') if m in each[0]}
     out['alarms'] = np.clip(mean_interval(at.alarms, overlap=lb.overlap), 0, None).tolist()
-    return out | dict(value=out.get(lb.goal.metric.name, np.clip(mean_interval(at.value), 0, 1).tolist()))
+    value = np.clip(mean_interval(at.value), 0, 1).tolist()
+    return out | dict(value=out.get(lb.goal.metric.name, value))
 
 def in_1000(lb, name)->dict: # measure -> mean, low, high
     "What a recipe does in 1000 images; without `by_prevalence` no more than its measure"
     if lb.by_prevalence is None:
         return dict(value=np.clip(_measured(lb, name), 0, _most(lb)).tolist())
-    if lb.subjects in EXACT: return {k: o for k, o in _exact(lb, name).items() if k != 'value' or not lb.goal.cost_miss}
+    if lb.subjects in EXACT:
+        out = _exact(lb, name)
+        return {k: o for k, o in out.items() if k != 'value' or not lb.goal.cost_miss}
     by, out = lb.by_prevalence, {}
     at = by[(by.recipe == name) & np.isclose(by.prevalence, lb.prevalence)]
     for k, most in most_possible(lb.goal, lb.prevalence).items():
@@ -60,7 +66,8 @@ def in_1000(lb, name)->dict: # measure -> mean, low, high
     return out
 
 # %% ../../nbs/evaluate/07_answer.ipynb #97822a25
-def measure_word(goal): return 'cost' if goal.cost_miss else 'precision' if goal.min_recall else 'F1'
+def measure_word(goal):
+    return 'cost' if goal.cost_miss else 'precision' if goal.min_recall else 'F1'
 
 def _value(o, goal): # the measure in words
     k = 'cost' if goal.cost_miss else 'value'
@@ -70,18 +77,22 @@ def _value(o, goal): # the measure in words
 def _expect(lb, rare):
     "In 1000 images: what the recommended recipe does, and plain training, and doing nothing"
     r, goal = lb.recommended, lb.goal
-    o, plain = in_1000(lb, r), in_1000(lb, 'plain') if 'plain' in lb.names and r != 'plain' else None
+    o, plain = in_1000(lb, r), None
+    if 'plain' in lb.names and r != 'plain': plain = in_1000(lb, 'plain')
     if 'found' not in o:
-        return f'{r} has {_value(o, goal)}' + (f'; plain training {_value(plain, goal)}' if plain else '') + '.'
+        return f'{r} has {_value(o, goal)}' + ('; plain training '
+                                               f'{_value(plain, goal)}' if plain else '') + '.'
     n = {k: range_text(*o[k]) for k in ('found', 'missed', 'alarms')}
     many = 1000*lb.prevalence
     many = digits(many, 2 if many < 100 else 3)
-    out = (f'Of 1000 images {many} {"is" if many == "1" else "are"} {rare}: {r} finds {n["found"]}, '
-           f'misses {n["missed"]} and raises {n["alarms"]} false alarms; {_value(o, goal)}.')
+    out = (f'Of 1000 images {many} {"is" if many == "1" else "are"} {rare}: {r} finds '
+           f'{n["found"]}, misses {n["missed"]} and raises {n["alarms"]} false alarms; '
+           f'{_value(o, goal)}.')
     if plain:
         found, alarms = (range_text(*plain[k]) for k in ('found', 'alarms'))
         out += f' Plain training: {found} found, {alarms} false alarms, {_value(plain, goal)}.'
-    nothing = f'costs {digits(1000*lb.prevalence*goal.cost_miss, 3)}' if goal.cost_miss else 'finds none'
+    nothing = 'finds none'
+    if goal.cost_miss: nothing = f'costs {digits(1000*lb.prevalence*goal.cost_miss, 3)}'
     return f'{out} Never flagging {nothing}.'
 
 # %% ../../nbs/evaluate/07_answer.ipynb #a1d0c0e2
@@ -96,7 +107,8 @@ def _reason(lb, near):
     "Why one might prefer another that is practically as good"
     r, whole = lb.recommended, [n for n in near if '+' not in n and n != 'blend']
     if 'plain' in near: return ' plain needs nothing added.'
-    if whole and ('+' in r or r == 'blend'): return f' {whole[0]} is a single model: smaller, easier to explain.'
+    if whole and ('+' in r or r == 'blend'):
+        return f' {whole[0]} is a single model: smaller, easier to explain.'
     if 'seconds' not in lb.runs: return ''
     t = lb.runs.groupby('recipe').seconds.mean()
     quick = t[near].idxmin()
@@ -105,49 +117,55 @@ def _reason(lb, near):
 def _unreached(lb):
     "Why even the best recipe is not enough; '' if it is"
     if lb.subjects in FEW: return ''
-    goal, o = lb.goal, in_1000(lb, lb.recommended)
+    goal, o, best = lb.goal, in_1000(lb, lb.recommended), 'The best to be had is '
     if goal.min_recall and o.get('alarms', [0])[0] > 990*(1 - lb.prevalence):
-        return f'A recall of {digits(goal.min_recall)} is only had by flagging every image. The best to be had is '
-    if goal.cost_miss and lb[lb.best][lb.metric, 'mean'] >= (free := goal.without_model(lb.prevalence)):
-        return f'No recipe is cheaper than none at all, {digits(free, 3)} per 1000. The best to be had is '
+        return f'A recall of {digits(goal.min_recall)} is only had by flagging every image. {best}'
+    free = goal.without_model(lb.prevalence) if goal.cost_miss else np.inf
+    if lb[lb.best][lb.metric, 'mean'] >= free:
+        return f'No recipe is cheaper than none at all, {digits(free, 3)} per 1000. {best}'
     if goal.min_recall and lb.table['goal_recall', 'high'].max() < goal.min_recall:
-        return f'No recipe reaches a recall of {digits(goal.min_recall)}. The best to be had is '
+        return f'No recipe reaches a recall of {digits(goal.min_recall)}. {best}'
     return ''
 
 def _take(lb, standing, better):
     r = lb.recommended
     near, unsure = ([*standing.index[standing == k]] for k in ('practically as good', 'undecided'))
-    name = f'{r} (the average of {"two" if lb.subjects == 1 else "three"} models)' if r == 'blend' else r
+    n = 'two' if lb.subjects == 1 else 'three'
+    name = f'{r} (the average of {n} models)' if r == 'blend' else r
     out = f'{(limit := _unreached(lb))}{name}.'
     if not limit and 'plain' in lb.names and lb.n > 1:
         if r == 'plain': out = 'plain: no remedy is seen to be better than plain training.'
         elif better[r] < .95:
-            out = f'{name}, though plain training may be {"as good" if better[r] > 1/3 else "better"}.'
+            as_good = 'as good' if better[r] > 1/3 else 'better'
+            out = f'{name}, though plain training may be {as_good}.'
     if near: out += f' Practically as good: {join_names(near, 4)}.{_reason(lb, near)}'
     return out + (f' Too close to call: {join_names(unsure, 4)}.' if unsure else '')
 
 # %% ../../nbs/evaluate/07_answer.ipynb #9439c8fe
-FEW_SURE = ('{0} was best with one or two rare subjects on other image sets; these cannot tell recipes apart. The range '
-            'of what is found is the exact one of {1}, judged by models that have not seen it; that of false alarms is '
-            'over {2} splits. Thresholds come from the other images alone.')
+FEW_SURE = ('{0} was best with one or two rare subjects on other image sets; these cannot tell '
+            'recipes apart. The range of what is found is the exact one of {1}, judged by models '
+            'that have not seen it; that of false alarms is over {2} splits. Thresholds come from '
+            'the other images alone.')
 
 def _sure(lb, better, optimism):
     r, out = lb.recommended, []
     if lb.n == 1: return 'One run on one split cannot tell skill from luck.'
     if lb.subjects in FEW:
-        return FEW_SURE.format(lb.recommended, 'two subjects' if lb.subjects == 2 else 'a single subject', lb.n)
+        who = 'two subjects' if lb.subjects == 2 else 'a single subject'
+        return FEW_SURE.format(lb.recommended, who, lb.n)
     if (p := better[r]) == p:
         out.append(f'{r} is better than plain training with probability '
-                   f'{"over 99 %" if p > .99 else "under 1 %" if p < .01 else f"{p:.0%}".replace("%", " %")}.')
+                   f'{"over 99 %" if p > .99 else "under 1 %" if p < .01 else f"{100*p:.0f} %"}.')
         if r == 'blend' and p < 1/3:
             out.append('Still, the blend was better on other image sets; --seeds 20 tells more.')
     if optimism and optimism >= lb.equivalent/10:
-        out.append(f'It was chosen as the best of {len(lb.names)}, so its {measure_word(lb.goal)} is probably '
-                   f'{digits(optimism, 2)} worse than it looks.')
+        out.append(f'It was chosen as the best of {len(lb.names)}, so its {measure_word(lb.goal)} '
+                   f'is probably {digits(optimism, 2)} worse than it looks.')
     if lb.one_split:
-        out.append('All runs are on your own split: the ranges (95 %) show what another start of the training would '
-                   'give, not other images. --protocol all draws new splits.')
-    else: out.append(f'The ranges (95 %) are over {lb.n} splits of these images; images from elsewhere may differ.')
+        out.append('All runs are on your own split: the ranges (95 %) show what another start of '
+                   'the training would give, not other images. --protocol all draws new splits.')
+    else: out.append(f'The ranges (95 %) are over {lb.n} splits of these images; images from '
+                     'elsewhere may differ.')
     return ' '.join(out)
 
 # %% ../../nbs/evaluate/07_answer.ipynb #0f9868e8
@@ -161,35 +179,36 @@ def _few(lb, run, rare):
     if n < 5: # exact: if all of n are found, the lower end of Clopper and Pearson's 95 % interval
         now, then = (percent(.025**(1/k)) for k in (n, n + 5))
         there, all_ = (f'{n} {what}s are', f'all {n} are') if n > 1 else (f'one {what} is', 'it is')
-        yield (f'Only {there} {rare}. Even if {all_} found, the recall may be as low as {now}; with five more, {then}. '
-               'Label more; bn-find says which to look at.')
+        yield (f'Only {there} {rare}. Even if {all_} found, the recall may be as low as {now}; '
+               f'with five more, {then}. Label more; bn-find says which to look at.')
     elif n < 30:
-        yield (f'Only {n} images are {rare}: a few more may change the answer. Label more; bn-find says which to look '
-               'at.')
+        yield (f'Only {n} images are {rare}: a few more may change the answer. Label more; bn-find '
+               'says which to look at.')
     elif subjects < 10:
-        yield (f'The {rare} images of a test set show {subjects} subjects. Add other subjects, not more images of '
-               'these.')
+        yield (f'The {rare} images of a test set show {subjects} subjects. Add other subjects, not '
+               'more images of these.')
 
 def _beware(lb, run, rare, rest, findings):
     "Sentences, the worst first"
     p, one = lb.prevalence, lb[lb.recommended]
-    if ('auroc', 'low') in one and lb.n > 1 and one['auroc', 'low'] <= .5 and lb.subjects not in FEW:
-        yield 'Nothing here ranks better than chance: more images, other labels or another --arch may help.'
+    if lb.n > 1 and one.get(('auroc', 'low'), 1) <= .5 and lb.subjects not in FEW:
+        yield ('Nothing here ranks better than chance: more images, other labels or another --arch '
+               'may help.')
     yield from findings
     if run: yield from _few(lb, run, rare)
     if lb.n == 1: yield 'A single run: give --seeds 10.'
     if run and lb.too_few.get(p):
         n = (~np.isin(run.test.y, run.rare)).sum()
-        yield (f'A test set has {n} {rest} images, so each false alarm counts as {1000*(1 - p)/n:.1f} in 1000. '
-               f'Add {rest} images.')
+        yield (f'A test set has {n} {rest} images, so each false alarm counts as '
+               f'{1000*(1 - p)/n:.1f} in 1000. Add {rest} images.')
     if (least := lb.goal.min_recall) and one['goal_recall', 'mean'] < least:
         reached = range_text(*(one['goal_recall', k] for k in STATS), 1)
-        yield (f'On test images the recall is {reached}, less than the {digits(least)} on validation images. '
-               'Ask for more.')
+        yield (f'On test images the recall is {reached}, less than the {digits(least)} on '
+               'validation images. Ask for more.')
     if p and not lb.asked.prevalence:
         where = known_prevalences(run).get(p, 'the data') if run else 'the data'
-        yield (f'How common {rare} images will be is not known; {percent(p)} is assumed, as in {where}. '
-               'Set --prevalence.')
+        yield (f'How common {rare} images will be is not known; {percent(p)} is assumed, as in '
+               f'{where}. Set --prevalence.')
 
 # %% ../../nbs/evaluate/07_answer.ipynb #df5ce1bc
 @dataclass
@@ -200,14 +219,15 @@ class Answer:
     sure:str      # how sure that is
     beware:list   # sentences; none where there is nothing
     next:str      # a command
-    numbers:dict=field(default_factory=dict) # recipe, prevalence, in_1000, standing, p_better, optimism, runs
+    numbers:dict=field(default_factory=dict) # recipe, prevalence, in_1000, standing, p_better...
 
     @property
     def parts(self)->dict: # heading -> text, without what is empty
-        all_ = dict(Take=self.take, Expect=self.expect, Sure=self.sure, Beware=' '.join(self.beware), Next=self.next)
+        all_ = dict(Take=self.take, Expect=self.expect, Sure=self.sure,
+                    Beware=' '.join(self.beware), Next=self.next)
         return {k: v for k, v in all_.items() if v}
     def to_dict(self)->dict: return asdict(self) # what `--json` prints
-    def text(self, width=100)->str: # characters in a line; a command stays on one line, to be pasted
+    def text(self, width=100)->str: # characters in a line; a command stays on one, to be pasted
         "As the terminal shows it"
         def part(k, v):
             fill = textwrap.TextWrapper(min(width, 100), f'{k:8}', ' '*8, break_on_hyphens=False,
@@ -216,9 +236,11 @@ class Answer:
         return '\n'.join(part(*o) for o in self.parts.items())
     def markdown(self)->str: # a list
         "As a model's card shows it"
-        return '\n'.join(f'- **{k}**: {f"`{v}`" if k == "Next" else v}' for k, v in self.parts.items())
+        return '\n'.join(f'- **{k}**: '
+                         f'{f"`{v}`" if k == "Next" else v}' for k, v in self.parts.items())
     def _repr_html_(self):
-        rows = [o for k, v in self.parts.items() for o in (Dt(k), Dd(Code(v) if k == 'Next' else v))]
+        rows = [o for k, v in self.parts.items()
+                for o in (Dt(k), Dd(Code(v) if k == 'Next' else v))]
         html = to_xml(Dl(*rows, cls='answer'), indent=False) # a flag stays on one line
         return re.sub(r'(?<=\s)--[^\s<]+', r'<span style="white-space:nowrap">\g<0></span>', html)
     def __repr__(self): return self.text()
@@ -226,7 +248,8 @@ class Answer:
 def kept_answer(about:dict)->Answer|None: # None: it was made without a comparison
     "What the comparison said that a model's recipe was taken from"
     if 'answer' not in about: return None
-    return Answer(**{k: v for k, v in about['answer'].items() if k in ('take', 'expect', 'sure', 'beware', 'next')})
+    parts = 'take', 'expect', 'sure', 'beware', 'next'
+    return Answer(**{k: v for k, v in about['answer'].items() if k in parts})
 
 # %% ../../nbs/evaluate/07_answer.ipynb #df5ce1bd
 def _numbers(lb, standing, better, optimism):
@@ -246,7 +269,7 @@ def class_words(run)->tuple: # rare, rest
         return text if text.isprintable() and 0 < len(text) <= 24 else else_
     return word('minority', 'rare'), word('majority', 'ordinary')
 
-def fit_command(source, goal, out, more='')->str: # `bn-fit my_images --compare bn-compare --prevalence .02`
+def fit_command(source, goal, out, more='')->str: # `bn-fit my_images --compare bn-compare`
     "What makes a model of the recommended recipe"
     flags = {k: getattr(goal, k) for k in ('prevalence', 'cost_miss', 'cost_alarm', 'min_recall')}
     told = [f'--{k.replace("_", "-")} {digits(v)}' for k, v in flags.items() if v]
@@ -265,9 +288,11 @@ def make_answer(
     "What to take, what it will do, how sure that is, what to beware of, what to type next"
     standing, better, optimism = evidence(lb)
     rare, rest = class_words(run)
-    command = fit_command(run.data['source'], lb.asked, out, more) if run and 'source' in run.data else ''
+    command = ''
+    if run and 'source' in run.data: command = fit_command(run.data['source'], lb.asked, out, more)
     a = Answer(_take(lb, standing, better), _expect(lb, rare), _sure(lb, better, optimism),
-               list(_beware(lb, run, rare, rest, findings))[:3], command, _numbers(lb, standing, better, optimism))
+               list(_beware(lb, run, rare, rest, findings))[:3], command,
+               _numbers(lb, standing, better, optimism))
     while len(a.beware) > 1 and a.text().count('\n') >= 14: a.beware.pop() # the worst come first
     return a
 

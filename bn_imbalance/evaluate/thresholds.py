@@ -73,8 +73,8 @@ def choose_threshold(
 CALIBRATED_AT = .05 # prevalence of the minority at which scale and shift are fitted
 
 def fit_log_odds(y, m, n)->tuple[float, float]: # scale, shift; `n`: subjects per class
-    """Platt scaling that serves every prevalence. From one or two rare subjects nothing can be fitted: there, the log
-    odds are the distance from the majority's median, in units of its spread, less .7 (`benchmarks/few.py`)"""
+    """Platt scaling that serves every prevalence. One or two rare subjects fit nothing: log odds
+    are the distance from the majority's median over its spread, less .7 (`benchmarks/few.py`)"""
     if n[1] < 3:
         low, median, high = np.quantile(np.asarray(m)[np.asarray(y) == 0], [.25, .5, .75])
         scale = 1.349/max(high - low, 1e-9)

@@ -8,10 +8,8 @@ __all__ = []
 # %% ../../nbs/find/index.ipynb #door
 import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
-    queue=['Queue', 'new_queue', 'add_round', 'review_queue'],
-    pool=['Pool', 'embed'],
+    queue=['Queue', 'new_queue', 'add_round', 'review_queue'], pool=['Pool', 'embed'],
     search=['Search', 'STRATEGIES', 'check_searchable', 'start_search', 'next_round', 'found_text',
         'round_text', 'search_with_data', 'search_with_model', 'write_labels'],
-    labelling=['serve', 'offline_page', 'label_app'],
-    show=['show_model'],
+    labelling=['serve', 'offline_page', 'label_app'], show=['show_model'],
     distributed=['ray_predictions', 'ray_embed']))

@@ -133,10 +133,11 @@ def page_with_policy(title, css, script, body)->tuple[str, str]: # HTML, and its
     return '<!doctype html>\n' + to_xml(page, indent=False), policy
 
 # %% ../../nbs/find/03_labelling.ipynb #labelpage
-def answer_panel(about)->list: # what `model.json` holds; of elements, none for a model without a comparison
+def answer_panel(about)->list: # of elements; none for a model without a comparison
     "What the comparison said that a model was made from, folded"
     answer = kept_answer(about)
-    return [Details(Summary('What to expect of the model'), NotStr(answer._repr_html_()))] if answer else []
+    return [Details(Summary('What to expect of the '
+                            'model'), NotStr(answer._repr_html_()))] if answer else []
 
 def _made_by(q): # what is known of the model that made a queue; {} if no model did, or it is gone
     try: return json.loads((Path(q.info['source'])/'model.json').read_text(encoding='utf-8'))
@@ -144,7 +145,8 @@ def _made_by(q): # what is known of the model that made a queue; {} if no model 
 
 def _label_html(q, begin, tools):
     "The page without its images, and its policy; `begin` is JavaScript: the queue that it works on"
-    title, css = f'Is it {short_class(q.info["minority"])}?', style('base', 'answer', 'served', 'label')
+    title = f'Is it {short_class(q.info["minority"])}?'
+    css = style('base', 'answer', 'served', 'label')
     keys = {'1': '', '2': '', 's': 'skip', 'u': 'undo', 'z': 'zoom', 'h': 'heat map'}
     keys = [Button(NotStr(f'<kbd>{k}</kbd> <span class="word">{w}</span>'), type='button',
                    data_key=k, aria_pressed='false' if k == 'z' else None) for k, w in keys.items()]
@@ -227,7 +229,7 @@ def start_retraining(self:LabelServer):
         try: self.said = self.retrain(self.q) or f'Round {self.q.counts()["round"]} is there.'
         except BadInput as e: self.said = f'{self.button}: {e}'
         except Exception as e:
-            self.said = f'{self.button} failed ({type(e).__name__}): see the messages of the program.'
+            self.said = f'{self.button} failed ({type(e).__name__}): see what the program prints.'
             traceback.print_exc()
         finally: self.busy = False
     threading.Thread(target=work, daemon=True).start()
@@ -359,7 +361,7 @@ def serve(
     q = Queue(folder)
     q.answers() # report a file that was edited wrongly now
     def app(access): return label_app(LabelServer(q, model_heat(q), retrain, button), access)
-    says = 'It works once, for one person; the page makes more. Ctrl-C stops it: every answer is kept.'
+    says = 'It works once, for one person; the page makes more. Ctrl-C stops it: answers are kept.'
     return run_app(app, says, port, [who], address, wait)
 
 # %% ../../nbs/find/03_labelling.ipynb #l0000033

@@ -10,6 +10,5 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     final_bn=['FinalBatchNorm', 'add_final_bn', 'fold_final_bn', 'find_classifier'],
     backbones=['find_backbone', 'load_network', 'cut_backbone', 'pooled_backbone', 'normalized',
-        'check_size', 'usable_device'],
-    heads=['make_head', 'final_bn_learner'],
+        'check_size', 'usable_device'], heads=['make_head', 'final_bn_learner'],
     anomaly=['KNearest', 'Mahalanobis', 'PatchGaussian', 'PatchNearest', 'MarginSum']))

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 # %% ../../nbs/recipes/07_registry.ipynb #eecd1479
 BLEND = 'logistic_regression:C=0.01', 'final_bn+knn', 'final_bn+padim' # see `benchmarks/advice.py`
-BLEND_FEW = 'logistic_regression:C=0.01', 'knn', 'padim' # of one or two rare subjects, see `benchmarks/few.py`
+BLEND_FEW = 'logistic_regression:C=0.01', 'knn', 'padim' # of one or two rare subjects
 
 def _find(base):
     if base in recipes: return recipes[base]

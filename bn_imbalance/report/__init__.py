@@ -9,7 +9,7 @@ __all__ = []
 import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     plots=['plot_leaderboard', 'plot_margins', 'plot_prevalence', 'plot_cost_map', 'plot_epochs',
-           'plot_thresholds', 'recipe_color'],
+        'plot_thresholds', 'recipe_color'],
     comparison=['write_report', 'write_overview', 'read_answer'],
     ablation=['write_ablation', 'is_ablation', 'ablation_verdict', 'configurations', 'effects',
         'main_effects', 'paper_best', 'varied'],

@@ -8,10 +8,8 @@ __all__ = []
 # %% ../../nbs/training/index.ipynb #door
 import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
-    loaders=['imbalanced_dls'],
-    features=['backbone_features', 'patch_features'],
+    loaders=['imbalanced_dls'], features=['backbone_features', 'patch_features'],
     engine=['make_learner', 'fit_learner'],
-    run=['run_together', 'data_config', 'for_few', 'with_members'],
-    tiles=['with_tiles'],
+    run=['run_together', 'data_config', 'for_few', 'with_members'], tiles=['with_tiles'],
     sweep=['Execution', 'compare', 'recipes_to_run', 'CURVE_FIELD', 'curve_sizes',
         'learning_curve']))

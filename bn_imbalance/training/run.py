@@ -101,16 +101,19 @@ def for_network(recipe, s):
     return replace(recipe, blend_of=rest, doc=f'mean of the calibrated log odds of {names}')
 
 def for_few(chosen:list, data, protocol=None)->list: # recipes
-    """Recipes that one or two rare subjects can judge: no threshold is moved on validation, and the blend is that of
-    `BLEND_FEW`. With a single subject those that learn from the majority alone; raises `BadInput` if none is left"""
+    """Recipes that one or two rare subjects can judge: no threshold moves on validation, the blend
+    is `BLEND_FEW`. With a single subject those that learn from the majority alone; or `BadInput`"""
     if data.subjects > 2 or (protocol or data.protocol) != 'all': return chosen
-    def usable(r): return not r.adjust_logits and (data.subjects > 1 or r.one_class and r.members == [r])
+    def usable(r):
+        return not r.adjust_logits and (data.subjects > 1 or r.one_class and r.members == [r])
     members = tuple(filter(usable, get_recipes(BLEND_FEW)))
     doc = f'mean of the log odds of {", ".join(r.name for r in members)}'
-    out = [replace(r, blend_of=members, doc=doc) if r.blend_of else r for r in chosen if r.blend_of or usable(r)]
+    out = [replace(r, blend_of=members, doc=doc) if r.blend_of else r
+           for r in chosen if r.blend_of or usable(r)]
     if out: return out
-    raise BadInput(f'{data.source}: {chosen[0].name} learns from the rare class, and there is no second subject of it to '
-                   'judge that by. Take knn, padim or blend; bn-find looks for more rare images.')
+    raise BadInput(f'{data.source}: {chosen[0].name} learns from the rare class, and there is no '
+                   'second subject of it to judge that by. Take knn, padim or blend; bn-find looks '
+                   'for more rare images.')
 
 def with_members(recipes, s):
     "Recipes without repetition as the network allows them, each blend after its members"

@@ -201,9 +201,10 @@ def _carried_out(jobs, s, execution, engines, done, total): # runs as they come,
             now = time.time()
             so_far = _leaders(done, 60*(len(done) - before)/(now - start))
             bar.set_postfix_str(so_far)
-            if execution.progress and bar.disable and now > told + LOG_EVERY: # no terminal: a line now and then
+            if execution.progress and bar.disable and now > told + LOG_EVERY: # no terminal
                 left = (now - start)*(total - len(done))/(len(done) - before)
-                print(f'{len(done)} of {total} runs, {left/60:.0f} minutes left; {so_far}', file=sys.stderr, flush=True)
+                print(f'{len(done)} of {total} runs, {left/60:.0f} minutes left; '
+                      f'{so_far}', file=sys.stderr, flush=True)
                 told = now
 
 # %% ../../nbs/training/06_sweep.ipynb #blended1
