@@ -251,12 +251,13 @@ def _for_few(d, recipes, trials, goal):
                               '--thorough.')
     goal.check(d.subjects)
     said = 'Two rare subjects: each in turn is left out, judged by what is learnt from the other.'
-    if d.subjects == 1: said = 'One rare subject: none learns from it, so it can judge them all.'
+    if d.subjects == 1: said = 'One rare subject: it is learnt from by none, so it can judge all.'
     recipes = training.for_few(recipes, d)
     print(_paragraphs([f'{said} Recipes for so few: '
                        f'{", ".join(r.name for r in recipes)}.']), flush=True)
     return recipes
 
+# %% ../nbs/90_cli.ipynb #compared4
 def _compared(d, s, recipes, trials, out, goal, flags, few=False):
     "Run what is missing and write the report; stopped by Ctrl-C, answer from what is there"
     if d.subjects < 3 and _protocol_of(d, flags) == 'all':

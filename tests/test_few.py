@@ -1,4 +1,4 @@
-"One or two rare subjects: each is judged by what has not seen it, no threshold is chosen with it, and the ranges say how little that is"
+"One or two rare subjects: each is judged by what has not seen it, and the ranges say how little that is"
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from bn_imbalance import Goal, load_model, load_settings, read_data
@@ -104,7 +104,8 @@ def test_the_rule(few):
 def test_answer(few, command):
     root, n = few
     out = root/'out'
-    code, text, err = command('bn-compare', root/'images', '--minority', 'spot', '--size', 64, '--seeds', 4, '--backend', 'serial',
+    code, text, err = command('bn-compare', root/'images', '--minority', 'spot', '--size', 64, '--seeds', 4,
+                              '--backend', 'serial',
                               '--recipes', 'plain,knn,final_bn,blend', '--prevalence', .02, '--cost-miss', 20,
                               '--cost-alarm', 1, '--out', out)
     assert code == 0, err

@@ -202,9 +202,8 @@ def read_items(
 
 # %% ../../nbs/data/06_items.ipynb #faults
 def _faults(errors, paths): # a line per kind of fault, or per image if there are few of the kind
-    whys = [e.removeprefix(f'{p}: ') for e, p in zip(errors, paths)]
     kinds = {}
-    for e, p, why in zip(errors, paths, whys): kinds.setdefault(why, []).append((e, p))
+    for e, p in zip(errors, paths): kinds.setdefault(e.removeprefix(f'{p}: '), []).append((e, p))
     return [line for why, o in kinds.items() for line in
             ([e for e, _ in o] if len(o) < 4 else [f'{len(o)} images, such as {o[0][1]}: {why}'])]
 

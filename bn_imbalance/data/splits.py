@@ -79,6 +79,7 @@ def _one_left_out(t, rare, seed): # one or two rare subjects: one to test on, on
     # no threshold is chosen with them, see `fit_log_odds`; validation has them for its metrics
     return pd.concat([t, t[rare & (t.group == out)].assign(split='valid')], ignore_index=True)
 
+# %% ../../nbs/data/07_splits.ipynb #d368d2b8
 def stratified_split(items, s, seed):
     "All rows of `items` with a column split, by fifths; `BadInput` if a split lacks a class"
     names, y = class_names(items), targets(items)

@@ -271,11 +271,10 @@ def fit(
     def held_out_by(r): return out_of_fold([o for o in runs if o.recipe == r.name], splits)
     oof, calibration = held_out_by(bare), [_calibrated(held_out_by(r)) for r in bare.blend_of]
     tested = evaluate_decision(oof, goal, data.rare)
-    decision = decide(oof, goal, data.rare)
+    decision, held_out = decide(oof, goal, data.rare), None
     net = train_on(items, bare, s, execution.device, calibration)
     about = _describe(data, recipe, bare, s, goal, net, decision, splits, oof, tested, items,
                       protocol)
-    held_out = None
     if len(data.names) == 2:
         held_out = _held_out(oof, items, bare, s, execution.device)
         about['held_out'] = digest(save_arrays(held_out))

@@ -37,6 +37,7 @@ def _measured(lb, name):
 def _most(lb): # the largest value that its measure can have
     return most_possible(lb.goal, lb.prevalence)['cost'] if lb.goal.cost_miss else 1.
 
+# %% ../../nbs/evaluate/07_answer.ipynb #exact001
 FEW, EXACT = (1, 2), (1, 2, 3, 4) # rare subjects: splits of so few say less than exact intervals
 
 def _exact(lb, name): # measure -> mean, low, high
@@ -192,8 +193,7 @@ def _beware(lb, run, rare, rest, findings):
     "Sentences, the worst first"
     p, one = lb.prevalence, lb[lb.recommended]
     if lb.n > 1 and one.get(('auroc', 'low'), 1) <= .5 and lb.subjects not in FEW:
-        yield ('Nothing here ranks better than chance: more images, other labels or another --arch '
-               'may help.')
+        yield 'Nothing here ranks better than chance: more images, labels, another --arch may help.'
     yield from findings
     if run: yield from _few(lb, run, rare)
     if lb.n == 1: yield 'A single run: give --seeds 10.'

@@ -153,12 +153,11 @@ class Store:
             print(f'{e} The run counts as not done.', file=sys.stderr)
             return None
         if run is None: return None
-        now = _flat(dict(config, versions=versions))
         was = _flat(dict(run.config, versions=run.versions))
-        for k in now:
-            if now[k] != was.get(k):
-                raise BadInput(f'{p}: made with {k} = {was.get(k)}, now it is {now[k]}. Give '
-                               'another --out, or delete the old runs.')
+        for k, v in _flat(dict(config, versions=versions)).items():
+            if v != was.get(k):
+                raise BadInput(f'{p}: made with {k} = {was.get(k)}, now it is {v}. Give another '
+                               '--out, or delete the old runs.')
         return run
 
     def put(self, run:Run): write_atomic(self.path(run.config), run_json(run))

@@ -120,6 +120,7 @@ def with_members(recipes, s):
     mine = [for_network(r, s) for r in recipes]
     return list(dict.fromkeys(o for r in mine for o in (*r.blend_of, r)))
 
+# %% ../../nbs/training/04_run.ipynb #blend3
 def blend_runs(recipe:Recipe, runs:list, configs:list)->list[Run]: # one per configuration
     "Mean of the calibrated log odds of several recipes; fails where a member failed"
     by = {(o.recipe, o.seed): o for o in runs}

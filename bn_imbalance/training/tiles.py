@@ -54,6 +54,7 @@ def pilot_sample(data): # images, at most one of each subject while there are ot
     n = items.label.map(dict(majority=40, minority=20))
     return items[items.groupby('label').cumcount() < n].reset_index(drop=True)
 
+# %% ../../nbs/training/05_tiles.ipynb #711e1011
 def _out_of_fold(recipe, x, y, folds): # margins (n,)
     out = np.zeros(len(y))
     for fit, held_out in folds:
