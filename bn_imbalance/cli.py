@@ -247,8 +247,8 @@ def _protocol_of(d, flags): return flags.get('protocol') or d.protocol
 
 def _for_few(d, recipes, trials, goal):
     "Recipes for one or two rare subjects; say what that means"
-    if trials: raise BadInput(f'{d.source}: tuning takes three rare subjects. Leave out --tune and '
-                              '--thorough.')
+    if trials:
+        raise BadInput(f'{d.source}: tuning takes 3 rare subjects. Leave out --tune, --thorough.')
     goal.check(d.subjects)
     said = 'Two rare subjects: each in turn is left out, judged by what is learnt from the other.'
     if d.subjects == 1: said = 'One rare subject: it is learnt from by none, so it can judge all.'
@@ -354,8 +354,7 @@ def _curve(data, sizes, s, goal, flags, out):
     named = named_settings(flags.get('settings'), **_changes(flags))
     tuning = 'tune' if s.tune else 'tuned' if 'tuned' in named and s.tuned != ['none'] else None
     if tuning:
-        raise BadInput(f'give --curve or --{tuning}, not both: tuned on few images, a curve shows '
-                       'the tuning.')
+        raise BadInput(f'give --curve or --{tuning}, not both: a curve would show the tuning.')
     from bn_imbalance.recipes.registry import get_recipes
     sizes = training.curve_sizes(sizes)
     names = s.recipes if 'recipes' in named else training.CURVE_FIELD
@@ -540,8 +539,7 @@ def bn_fit(
     d = _read(data, flags, s, f'; recipe {chosen.name}; threshold for {goal}', protocol)
     of = known[0].data if compare else {}
     if compare and of['fingerprint'] != training.data_config(d, of['protocol'])['fingerprint']:
-        raise BadInput(f'--compare {compare}: was made from other images than {data}. Give the '
-                       'same data and classes.')
+        raise BadInput(f'--compare {compare}: was made from other images than {data}.')
     s = _in_tiles(d, s, chosen.blend_of or [chosen], flags)
     model = deploy.fit(d, chosen.name, s, goal, _execution(flags, out), known if compare else (),
                         _answered(compare, goal, chosen.name), protocol(d))

@@ -83,8 +83,7 @@ def _check_classes(c):
     for k in n.index[n == 0]: c.add('error', f'Class {k} has no readable image.')
     for k in n.index[n == 1]:
         level = 'note' if c.data and len(c.data.names) == 2 else 'error'
-        c.add(level, f'Class {k} has one image: enough to learn from or to be judged by, not for '
-                     'both.')
+        c.add(level, f'Class {k} has one image: enough to learn from or to test on, not for both.')
 
 def _check_images(c, tiny):
     "Oddities of single images"
@@ -93,8 +92,7 @@ def _check_images(c, tiny):
     long = np.maximum(it.width/it.height, it.height/it.width) > 2
     for where, level, text in (
             (flat, 'warning', 'of a single color.'),
-            (it.frames > 1, 'note', 'with several frames or pages: the first is used without '
-                                    '--pages all.'),
+            (it.frames > 1, 'note', 'with several pages or frames: the first counts, see --pages.'),
             (it.turned, 'note', 'with an EXIF orientation: they are rotated accordingly.'),
             (it[['width', 'height']].min(axis=1) < size/2, 'note',
              f'smaller than half the input size of the network ({size} pixels).'),

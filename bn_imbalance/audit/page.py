@@ -149,17 +149,16 @@ def _plot_shortcuts(table):
 def _effective_section(c):
     how = 'proposed above' if c.proposed else 'given'
     return section('Effective number of images', P(
-        f'By the groups that are {how}. The more similar the images of a subject are (icc 0: like '
-        'images of other subjects, 1: like copies), the fewer images a class counts as '
-        '(Kish 1965).'), table_html(c.effective))
+        f'By the groups that are {how}. The more alike the images of a subject are (icc 0: as of '
+        'others, 1: as copies), the fewer images a class counts as (Kish 1965).'),
+        table_html(c.effective))
 
 def _shortcuts_section(c):
     return section('Shortcuts', P(
         'How well do the files alone predict the minority? A forest is trained on the properties '
-        'of each family and evaluated on held-out images (and groups); below it each property by '
-        'itself. .5 is chance. Frame and border should predict nothing. Light and color may be the '
-        'subject itself.'), figure_html(
-            _plot_shortcuts(c.shortcuts), 'AUROC of each property of the files for the minority'))
+        'of each family and evaluated on held-out images (and groups); below it each property. .5: '
+        'chance. Frame and border should predict nothing. Light and color may be the subject.'),
+        figure_html(_plot_shortcuts(c.shortcuts), 'AUROC of each property for the minority'))
 
 def _sizes_section(c):
     it = c.items
@@ -174,9 +173,9 @@ def _recall_section(c):
     unit = 'groups' if c.data.grouped else 'images'
     need = next(n for n in range(1, 10_000) if np.diff(rate_interval(.8*n, n)) <= .2)
     return section('Precision of a recall', P(
-        f'Recall is the fraction of the minority that is found, measured on the {unit} of the '
-        'minority in the test set. Few of them leave it to chance. The table gives the 95 % '
-        'interval of the true recall.'), table_html(_recall_table(*c.tested)), P(
+        f'Recall is the fraction of the minority that is found, measured on its {unit} in '
+        'the test set. Few of them leave it to chance. Below: 95 % intervals.'),
+        table_html(_recall_table(*c.tested)), P(
         'Several seeds, each with its own split, test other images. Once all have been tested, the '
         'second row holds; further seeds test the same ones again and add no precision. To measure '
         f'a recall of .8 to within .1 takes about {need} {unit} of the minority.'), figure_html(

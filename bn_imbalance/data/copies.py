@@ -92,8 +92,7 @@ def join_copies(items:pd.DataFrame, notes:list, where='data',
         notes.append(f'Left out: {text}')
         gone = items.digest.isin(items.digest.iloc[pairs[wrong][:, 0]])
         return join_copies(items[~gone].assign(hash='', tiny=b''), notes, where)
-    if crowd: notes.append(f'{crowd} images are so alike that near copies among them cannot be '
-                           'told.')
+    if crowd: notes.append(f'{crowd} images are so alike that no near copies can be told.')
     if not len(pairs): return items
     notes += _copies_text(items, pairs, same, differ)
     part = linked(pairs[:, :2], len(items))

@@ -53,8 +53,7 @@ def _pools(n, minority, majority, where):
     if _only_majority(n.index, minority, majority) and len(n) == 1:
         raise BadInput(f'{where}: one class only ({n.index[0]}). Without an image of the rare '
                        'class nothing can be judged: no recall, no F1, no threshold. To find the '
-                       f'first ones among unlabelled images, use bn-find {where} '
-                       f'IMAGES.{_lower(where, n)}')
+                       f'first ones, use bn-find {where} IMAGES.{_lower(where, n)}')
     if minority is None and majority is None: minority = _rarest(n, where)
     mino = _matching(n.index, minority, where, 'minority')
     majo = _matching(n.index, majority, where, 'majority')
@@ -81,8 +80,7 @@ def _rarest(n, where):
         raise BadInput(f'{where}: {len(n)} classes ({some_names(n.index)}). Say which are rare, '
                        'with --minority or --majority: a class name or a pattern.')
     if n.nunique() == 1:
-        raise BadInput(f'{where}: both classes have {n.iloc[0]} images. Say which is rare, with '
-                       '--minority.')
+        raise BadInput(f'{where}: both classes have {n.iloc[0]} images. Give --minority.')
     return n.idxmin()
 
 # %% ../../nbs/data/06_items.ipynb #a11b5001
@@ -252,8 +250,7 @@ def decide_range(checked, notes)->str: # 'LOW,HIGH', '' if all have 8 bits
     if len(kinds) > 1:
         a, b = kinds.values()
         raise BadInput(f'{a.path} has floating-point numbers up to {a.high:g}, {b.path} whole '
-                       f'numbers up to {b.high:g}: no range suits both. Save all images alike, or '
-                       'give --range LOW,HIGH.')
+                       f'numbers up to {b.high:g}: no range suits both. Save all alike, or give --range.')
     span = usual_range(deep.low.min(), deep.high.max(), whole)
     bits = {2**k - 1: f'{k} bits' for k in (8, 10, 12, 14, 16)} if whole and not span[0] else {}
     what = bits.get(span[1], f'{span[0]:g} (black) to {span[1]:g} (white)')
@@ -279,8 +276,7 @@ def large_note(checked, size)->list: # of lines; none if images are not much lar
     longest = checked[['width', 'height']].max(axis=1)[checked.error == ''].median() if size else 0
     if not size or not longest >= 3*size: return []
     return [f'Half of the images are {longest/size:.1f} times as wide as the network sees ({size} '
-            f'pixels), or more: a spot of 9 pixels becomes {9*size/longest:.1f} if they are seen '
-            'whole; bn-compare tries tiles.']
+            f'pixels), or more: a spot of 9 becomes {9*size/longest:.1f}; bn-compare tries tiles.']
 
 def _pages_note(checked, pages):
     if pages == 'all' or not (several := checked.pages > 1).any(): return []
@@ -307,8 +303,7 @@ def settled_split(items, notes)->pd.DataFrame: # without the column given if it 
     for split in 'train', 'test':
         if not (few := lacking(split)): continue
         rare = the_class(class_names(items)[few[0]])
-        notes.append(f'Your split has no image of {rare} for {split}: it is not used, a new one is '
-                     'drawn.')
+        notes.append(f'Your split has no image of {rare} for {split}: a new one is drawn.')
         return items.drop(columns='given')
     return items
 

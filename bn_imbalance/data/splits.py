@@ -107,8 +107,7 @@ def given_split(
 )->pd.DataFrame: # as of `draw_split`
     "The user's own split, whatever the seed; without validation images these come from training"
     if 'given' not in items:
-        raise BadInput('there is no split of yours that can be used. Give a column split, or '
-                       'folders train and test.')
+        raise BadInput('there is no split to use. Give a column split, or folders train and test.')
     split = items.given.to_numpy(object).copy()
     if 'valid' not in split:
         rows = np.flatnonzero(split == 'train')
@@ -131,8 +130,7 @@ def draw_split(
     protocol = protocol or data.protocol
     draws = dict(paper=paper_split, all=stratified_split, given=given_split)
     if protocol not in draws:
-        raise BadInput(f'--protocol {protocol}: expected paper or all, or given for a split of '
-                       'yours.')
+        raise BadInput(f'--protocol {protocol}: expected paper or all, or given, your own.')
     draw = draws[protocol]
     try: return draw(data.items, s, seed)
     except BadInput as e: raise BadInput(f'{data.source}: {e}') from None

@@ -128,8 +128,7 @@ def _folders(d, left): # the sub-folders of a folder that may hold images
 def _no_classes(root, images):
     text = f'{root}: no sub-folders. Expected one folder per class.'
     if images: text += (f' It holds {len(images)} images itself: one level too low? Give '
-                        f'{Path(root).resolve().parent}, or a CSV file with columns path and '
-                        'label.')
+                        f'{Path(root).resolve().parent}, or a CSV file.')
     return BadInput(text)
 
 def class_folders(root, left)->list: # (class, folder, its part of the user's split or '')
@@ -186,9 +185,8 @@ def _groups_beside(root):
 def _check_boxes(root, empty, others): # raise if folders are those of object detection
     boxes = [c for c in empty if c.lower() in ('labels', 'annotations', 'annotation')]
     if boxes and len(others) == 1:
-        raise BadInput(f'{root}: {boxes[0]} beside {others[0]}, as for object detection (YOLO, '
-                       'VOC, COCO): boxes, not a class for each image. Give a CSV file with '
-                       'columns path and label.')
+        raise BadInput(f'{root}: {boxes[0]} beside {others[0]}, as for object detection: boxes, '
+                       'no class of each image. Give a CSV file with columns path and label.')
 
 def page_paths(path)->list: # the file, or each of its pages: `stack.tif[0]`, ...
     try: n = n_pages(open_bytes(file_bytes(split_page(path)[0])))

@@ -36,8 +36,7 @@ def _items(data, examples): # (path, class) of each -> rows of `data.items`
         if digest in known and known[digest] in (name, data.called(labels[name])):
             raise BadInput(f'--add {path}: the model knows it already.')
         if digest in known:
-            raise BadInput(f'--add {path}: the model knows it as {known[digest]}. Correct that and '
-                           'run bn-fit again.')
+            raise BadInput(f'--add {path}: the model knows it as {known[digest]}. Correct that.')
     out = pd.DataFrame(dict(path=checked.path, digest=checked.digest, group=checked.path))
     out['label'] = texts(labels[c] for _, c in examples)
     one = {o: data.classes(o)[0] for o in LABELS}
@@ -117,9 +116,8 @@ class Added:
                        f'{r["likes_before"]} were called rare before, {r["likes_after"]} now.')
             usual = self.before.about['data']['majority']
             if 'alarms' in r and not r['found_before'] and r['class'] not in usual:
-                out.append('A threshold at which the model as it was finds it would raise false '
-                           f'alarms on {percent(r["alarms"])} of the held-out images of the '
-                           'majority.')
+                out.append('A threshold at which the old model finds it would raise false alarms '
+                           f'on {percent(r["alarms"])} of the held-out majority.')
         out += self.measured
         if (r := recipes.get(self.model.about['recipe']['name'])) and r.one_class:
             out.append(f'{r.name} learns from the majority alone: an example of the minority moves '

@@ -63,8 +63,7 @@ def check_portable(
         check_portable(r, s, n_classes)
         if choose_engine(r, s) != 'features':
             raise BadInput(f'recipe {recipe.name}: its members share one frozen backbone, but here '
-                           'it learns (train_bn, unfreeze, engine). Take another recipe, such as '
-                           'final_bn.')
+                           'it learns (train_bn, unfreeze, engine). Take another, as final_bn.')
     if recipe.blend_of: return
     if 'patches' in recipe.needs: patch_grid(s.arch, s.size)
     rng, s = np.random.default_rng(0), replace(s, epochs=1, batch_size=8)
@@ -154,8 +153,7 @@ def _usable(runs, configs): # those that training would reproduce, whatever thei
 def fit_protocol(data, protocol=None)->str: # `all` or `given`
     "How images are split to evaluate a model; `BadInput` for a protocol that leaves some out"
     if protocol not in (None, 'all', 'given'):
-        raise BadInput(f'--protocol {protocol}: a model is trained on every image. Give all, or '
-                       'given.')
+        raise BadInput(f'--protocol {protocol}: a model takes every image. Give all, or given.')
     return protocol or ('given' if data.protocol == 'given' else 'all')
 
 def _cross_validate(data, recipe, s, execution, known, protocol): # runs, of members too; splits

@@ -174,8 +174,7 @@ def _answers(model):
     where = (f'{rare}, if {prevalence} of all images are' if binary else
              f'of the predicted class, if {prevalence} of all images are of a rare class')
     few = '' if n >= 1/(1 - level) - 1 else (
-        f' With only {n} subject{"s"*(n > 1)} of a class, no less than {percent(1/(n + 1))} can be '
-        'promised.')
+        f' With only {n} subject{"s"*(n > 1)} of a class, no less than {percent(1/(n + 1))} holds.')
     return f'''## What its answers mean
 
 - `probability` is the softmax output{'' if binary else ' of the predicted class'}, no frequency.

@@ -42,8 +42,7 @@ def _dated(t, source, by): # with a column period
     out = t.assign(period=texts(date_in(p, by or DATE) for p in t.path))
     if (bad := out.period == '').any():
         raise BadInput(f'{source}: no date such as 2026-07 or 2026-07-28 in its name, nor in '
-                       f'{t.path[bad].iloc[0]}. Rename it, or give --by a regular expression for '
-                       'dates.')
+                       f'{t.path[bad].iloc[0]}. Rename it, or give --by REGEX for dates.')
     return out
 
 def _predicted(path, model): # the table of a file
@@ -144,9 +143,8 @@ def _seen(model, e, t, sample, notes): # name -> values of images that are not f
     scores = {'scores': t.margin.to_numpy()[:1000]} if len(t) else {}
     paths = [p for p in t.path[:sample] if is_address(p) or os.path.exists(p)]
     if sample and not paths and len(t):
-        notes.append(f'{t.period.iloc[0]}: its images, such as {t.path.iloc[0]}, are not there; '
-                     'their features and camera are not compared. Start where bn-predict was '
-                     'started.')
+        notes.append(f'{t.period.iloc[0]}: its images, such as {t.path.iloc[0]}, are not there: '
+                     'features and camera are not compared. Start where bn-predict was started.')
     if not paths: return scores
     camera = image_properties(paths, model.settings.range)[0][list(CAMERA)].to_numpy(float)
     return dict(zip(CAMERA, camera.T)) | _features(score_images(model, e, paths)[1]) | scores
@@ -237,8 +235,7 @@ def lines(self:Watched, command='')->list: # sentences; `command` opens what to 
     a, r, name, m = self.model.about, self.table.iloc[-1], self.table.index[-1], self.measure
     p, rare = self.model.decision.prevalence(), a['classes'][1]
     c = self.changed[-1]
-    out = [f'{name}: ' + (f'something changed: {_changed_text(c)}.' if c else 'nothing has '
-                                                                              'changed.')]
+    out = [f'{name}: {f"something changed: {_changed_text(c)}" if c else "nothing has changed"}.']
     if earlier := [f'{k}: {_short(c)}' for k, c in zip(self.table.index[:-1], self.changed) if c]:
         out[0] += f' Earlier changes: {"; ".join(earlier[-3:])}.'
     out.append('{} (95 % interval {} to {})'.format(*map(percent, (r.prevalence, r.low, r.high)))
@@ -314,8 +311,8 @@ def write_watch(
         text = _changed_text(w.changed[w.table.index.get_loc(k)], 99)
         parts.append(section(f'To look at: {k}', P(
             f'Changed: {text}. Half of these images are drawn at random, half are those that the '
-            'model doubts most. To label '
-            'them: ', Code(command(out/f'look-{k}.csv'))), thumbs(t, caption)))
+            'model doubts most. To label them: ', Code(command(out/f'look-{k}.csv'))),
+            thumbs(t, caption)))
     parts.append(section('How it is judged', P(judged)))
     title = f'{w.table.index[-1]}: {"something" if w.changed[-1] else "nothing has"} changed'
     about = f'Model {w.model.id}: {" or ".join(w.model.classes)}'

@@ -81,8 +81,8 @@ def _expect(lb, rare):
     o, plain = in_1000(lb, r), None
     if 'plain' in lb.names and r != 'plain': plain = in_1000(lb, 'plain')
     if 'found' not in o:
-        return f'{r} has {_value(o, goal)}' + ('; plain training '
-                                               f'{_value(plain, goal)}' if plain else '') + '.'
+        other = f'; plain training {_value(plain, goal)}' if plain else ''
+        return f'{r} has {_value(o, goal)}{other}.'
     n = {k: range_text(*o[k]) for k in ('found', 'missed', 'alarms')}
     many = 1000*lb.prevalence
     many = digits(many, 2 if many < 100 else 3)
@@ -236,8 +236,8 @@ class Answer:
         return '\n'.join(part(*o) for o in self.parts.items())
     def markdown(self)->str: # a list
         "As a model's card shows it"
-        return '\n'.join(f'- **{k}**: '
-                         f'{f"`{v}`" if k == "Next" else v}' for k, v in self.parts.items())
+        parts = self.parts | {k: f'`{v}`' for k, v in self.parts.items() if k == 'Next'}
+        return '\n'.join(f'- **{k}**: {v}' for k, v in parts.items())
     def _repr_html_(self):
         rows = [o for k, v in self.parts.items()
                 for o in (Dt(k), Dd(Code(v) if k == 'Next' else v))]

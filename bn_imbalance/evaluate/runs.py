@@ -91,8 +91,8 @@ def written_by(versions)->str: # `bn_imbalance 0.1.0, torch 2.9.0`; `versions` m
 # %% ../../nbs/evaluate/01_runs.ipynb #77b0b386
 def _check_format(path, d):
     "Raise `BadInput` if another version wrote the file, `Damaged` if it has no format"
-    if not isinstance(d, dict) or 'format' not in d: raise Damaged(f'{path}: not the file of a '
-                                                                   'run.')
+    if not isinstance(d, dict) or 'format' not in d:
+        raise Damaged(f'{path}: not the file of a run.')
     if d['format'] == FORMAT:
         odd = [k for k in d if k not in {'format', *(o.name for o in fields(Run))}]
         if not odd: return
@@ -109,11 +109,9 @@ def read_run(path:Path)->Run|None: # None if there is none
     try: text = path.read_text(encoding='utf-8')
     except FileNotFoundError: return None
     except UnicodeDecodeError: raise Damaged(f'{path}: damaged, not a text.') from None
-    except OSError as e: raise BadInput(f'{path}: cannot be read ({e.strerror}). Make it '
-                                        'readable.') from e
+    except OSError as e: raise BadInput(f'{path}: cannot be read ({e.strerror}).') from e
     try: d = json.loads(text)
-    except (ValueError, RecursionError): raise Damaged(f'{path}: damaged, not JSON; perhaps cut '
-                                                       'off.') from None
+    except (ValueError, RecursionError): raise Damaged(f'{path}: damaged or cut off.') from None
     _check_format(path, d)
     try:
         del d['format']

@@ -52,8 +52,7 @@ def _result(ray, ref, piece):
         raise
     except ray.exceptions.RayError:
         raise BadInput(f'{piece[0]}: workers died {TRIES} times over this image or those behind '
-                       'it, perhaps for lack of memory. With fewer --workers each has more; what '
-                       'is finished is kept.') from None
+                       'it, perhaps for lack of memory. Give fewer --workers.') from None
 
 # %% ../../nbs/find/04_distributed.ipynb #d0000011
 AHEAD = 8 # results per worker that may wait for an earlier one

@@ -136,8 +136,8 @@ def page_with_policy(title, css, script, body)->tuple[str, str]: # HTML, and its
 def answer_panel(about)->list: # of elements; none for a model without a comparison
     "What the comparison said that a model was made from, folded"
     answer = kept_answer(about)
-    return [Details(Summary('What to expect of the '
-                            'model'), NotStr(answer._repr_html_()))] if answer else []
+    if not answer: return []
+    return [Details(Summary('What to expect of the model'), NotStr(answer._repr_html_()))]
 
 def _made_by(q): # what is known of the model that made a queue; {} if no model did, or it is gone
     try: return json.loads((Path(q.info['source'])/'model.json').read_text(encoding='utf-8'))

@@ -131,8 +131,7 @@ def check_searchable(recipe:Recipe, s:Settings, n_classes=2):
     choose_engine(recipe, replace(s, engine='features', unfreeze=0)) # raises it
     if 'patches' in recipe.needs:
         raise BadInput(f'recipe {recipe.name}: looks at patches; a search keeps features of whole '
-                       'images. Take knn or mahalanobis, or ridge, or start from a model that '
-                       'bn-fit made with it.')
+                       'images. Take knn or ridge, or start from a model that bn-fit made with it.')
 
 def _searchable(recipe, s):
     r, = get_recipes([recipe])

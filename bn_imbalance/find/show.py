@@ -75,8 +75,7 @@ def _show_html(server):
     sliders = [] if not about['sliders'] else [Details(
         Summary('Prevalence and threshold'),
         _slider('prevalence', f'How many of the images are {rare}', .0005, .9, about['prevalence']),
-        _slider('threshold', f'Call it {rare} from this '
-                             'probability', .0005, .99, about['threshold']),
+        _slider('threshold', f'Call it {rare} from', .0005, .99, about['threshold']),
         Button('As the model has them', type='button', id='reset'), cls='controls', open=True)]
     body = Body(
         Header(H1(title), P(repr(m), id='line')),

@@ -169,8 +169,7 @@ def _from_library(arch):
         return torchvision.models.get_model(arch, weights='DEFAULT')
     except Exception as e: # URLError, ConnectionError, RuntimeError, the hub's own errors
         raise BadInput(f'--arch {arch}: its weights are not here and could not be downloaded '
-                       f'({type(e).__name__}). Give a safetensors file with --weights, or take the '
-                       'default network.') from e
+                       f'({type(e).__name__}). Give a safetensors file with --weights.') from e
 
 # %% ../../nbs/models/01_backbones.ipynb #b3476700
 def _read_weights(path):

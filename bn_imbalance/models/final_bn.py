@@ -74,8 +74,7 @@ def find_classifier(
         raise BadInput('there is a final batch normalization already, '
                        f'{there[0] or "the model itself"}. fold_final_bn takes it out.')
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    if not linears: raise BadInput('the model has no Linear layer, so no final batch '
-                                   'normalization.')
+    if not linears: raise BadInput('the model has no Linear layer.')
     n_out = [*linears.values()][-1].out_features
     if example is None: found = [n for n, m in linears.items() if m.out_features == n_out]
     else: found = _returned(model, linears, example)
@@ -133,8 +132,7 @@ def _add_to_learner(learn, position, momentum, affine, example, layer):
         learn.model = _replaced(learn.model, layer, new.linear)
         _renew_optimizer(learn, new.linear)
         raise BadInput(f'the optimizer does not get the weights of the new layer {layer} '
-                       f'({lacking}). Give the Learner another splitter, such as fastai\'s '
-                       'trainable_params.')
+                       f'({lacking}). Give the Learner another splitter.')
     return learn
 
 def _renew_optimizer(learn, layer):

@@ -17,8 +17,7 @@ BLEND_FEW = 'logistic_regression:C=0.01', 'knn', 'padim' # of one or two rare su
 def _find(base):
     if base in recipes: return recipes[base]
     if base == 'blend':
-        return Recipe('blend', f'mean of the calibrated log odds of {BLEND[0]}, {BLEND[1]} and '
-                               f'{BLEND[2]}',
+        return Recipe('blend', 'mean of the calibrated log odds of {}, {} and {}'.format(*BLEND),
                       trains=False, one_class=True, blend_of=tuple(get_recipes(BLEND)))
     first, *rest = base.split('+')
     for name in first, *rest:

@@ -68,9 +68,9 @@ def _images_section(split):
         return thumbs(part.sample(min(8, len(part)), random_state=0))
     return folded('The images',
         P('Images of each class on the first seed. Images of one group are in one split only.'),
-        table_html(n), P('Minority, training:'), some('train', 'minority'), P('Majority, '
-                                                                              'training:'),
-        some('train', 'majority'), P('Minority, test:'), some('test', 'minority'))
+        table_html(n), P('Minority, training:'), some('train', 'minority'),
+        P('Majority, training:'), some('train', 'majority'),
+        P('Minority, test:'), some('test', 'minority'))
 
 # %% ../../nbs/report/03_comparison.ipynb #a281051e
 def failed_html(runs):
@@ -91,8 +91,7 @@ def _recipes_section(lb, runs):
 
 def _leaderboard_section(lb, runs):
     docs = {r.recipe: r.doc for r in runs if r.doc}
-    return folded('Differences, run by run; what each recipe '
-                  'does', table_html(leaderboard_text(lb)),
+    return folded('Differences; what each recipe does', table_html(leaderboard_text(lb)),
         note('Brackets: 95 % intervals. F1 without a prevalence: of the test set as it is, at '
              'argmax. Won: fraction of seeds on which the recipe was first. Rank: its mean rank.'),
         *[P(Code(r), ' ', docs[r]) for r in lb.names if r in docs])
@@ -103,14 +102,12 @@ def _map_section(lb, runs):
     if runs[0].multiclass: return ''
     best = cost_map([r for r in runs if r.recipe in lb.names], overlap=lb.overlap)
     return section('Where another recipe wins', figure_html(
-        plot_cost_map(best, lb.recommended), 'The cheapest recipe, by prevalence and cost of a '
-                                             'miss',
+        plot_cost_map(best, lb.recommended), 'The cheapest recipe by prevalence and cost',
         f'{lb.recommended}, wherever no other recipe is seen to be cheaper; else the cheapest.'))
 
 def _prevalence_section(lb):
     return folded('How rare is the minority at deployment?', P(
-        'For each prevalence thresholds come from validation images, and test images are weighted '
-        'to it.'),
+        'For each prevalence: thresholds from validation images, and test images weighted to it.'),
         figure_html(plot_prevalence(lb), 'Each recipe over the prevalence'))
 
 def _quality_section(lb, prevalence):
@@ -156,8 +153,7 @@ def _paper_section(df):
 # %% ../../nbs/report/03_comparison.ipynb #f34bdb9d
 def _margins_section(runs, names):
     return section('Which side of the boundary', figure_html(
-        plot_margins(runs, names, labels=class_words(runs[0])[::-1]), 'Histograms of the test '
-                                                                      'margin',
+        plot_margins(runs, names, labels=class_words(runs[0])[::-1]), 'Margins of test images',
         'One run. The margin is the highest logit of the minority minus that of the majority; '
         'right of the line the network predicts the minority. Where minority images lie left of '
         'the line but right of the majority, only the decision boundary is wrong.'))

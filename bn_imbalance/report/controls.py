@@ -76,8 +76,8 @@ def waffle_html(n, rare='rare')->str: # from `dots`; what the rare class is call
     k, parts = 0, []
     for kind, m in n.items():
         at = ''.join(f'M{10*(i % 40) + 5} {10*(i//40) + 5}h.01' for i in range(k, k + m)) # no 0
-        parts += [f'<path class="{c}" '
-                  f'd="{at}"/>' for c in [kind] + ['hole']*(kind == 'missed') if m]
+        kinds = [kind] + ['hole']*(kind == 'missed')
+        parts += [f'<path class="{c}" d="{at}"/>' for c in kinds if m]
         k += m
     words = [f'{rare} found', f'{rare} missed', 'false alarms', 'rightly passed']
     words = {k: f'{m} {word}' for (k, m), word in zip(n.items(), words)}

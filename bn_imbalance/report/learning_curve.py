@@ -138,8 +138,7 @@ def _curve_parts(c, runs, command):
                 'where nothing was measured; the band is the interval of the first recipe.'),
             section(f'{c.label}, by number of subjects', table_html(curve_text(c)),
                 note('Subjects of the minority in training, all images of each. Test images at a '
-                     'threshold chosen on validation images; Student\'s 95 % intervals over '
-                     'seeds.')),
+                     'threshold chosen on validation images; 95 % intervals over seeds.')),
             *map(failed_html, runs.values()), methods_section(runs[max(runs)][0], command)]
 
 # %% ../../nbs/report/05_learning_curve.ipynb #cdc404fc

@@ -49,8 +49,7 @@ def choose_engine(recipe, s)->str: # `features`, `forward` or `images`
                        'Use engine = auto.')
     if s.grid != (1, 1) and (learns or s.engine == 'images'):
         raise BadInput(f'recipe {recipe.name}: images in tiles need a frozen backbone, but here it '
-                       'learns (train_bn, unfreeze, engine). Give --tiles 1x1, perhaps a larger '
-                       '--size.')
+                       'learns (train_bn, unfreeze, engine). Give --tiles 1x1, a larger --size.')
     return 'images' if learns or s.engine == 'images' else 'forward' if sees else 'features'
 
 # %% ../../nbs/training/03_engine.ipynb #ac058e34

@@ -51,8 +51,7 @@ def read_pixels(items, size, span='')->Table: # uint8, (3, height, width) per im
     need, free = len(items)*3*height*width, virtual_memory().available
     if need > .8*free:
         raise BadInput(f'{len(items)} images of {width} x {height} pixels need {need/1e9:.1f} GB '
-                       f'of memory, {free/1e9:.1f} are free. Give a smaller --size, or fewer '
-                       '--tiles.')
+                       f'of memory, {free/1e9:.1f} are free. Give a smaller --size or --tiles.')
     x = np.empty((len(items), 3, height, width), np.uint8)
     def one(i): x[i] = decode(items.path.iloc[i], size, span=parse_range(span))
     in_threads(one, range(len(items)), 'reading images')

@@ -112,8 +112,7 @@ def for_few(chosen:list, data, protocol=None)->list: # recipes
            for r in chosen if r.blend_of or usable(r)]
     if out: return out
     raise BadInput(f'{data.source}: {chosen[0].name} learns from the rare class, and there is no '
-                   'second subject of it to judge that by. Take knn, padim or blend; bn-find looks '
-                   'for more rare images.')
+                   'second subject of it to judge that by. Take knn, padim or blend.')
 
 def with_members(recipes, s):
     "Recipes without repetition as the network allows them, each blend after its members"

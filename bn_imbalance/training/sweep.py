@@ -203,8 +203,8 @@ def _carried_out(jobs, s, execution, engines, done, total): # runs as they come,
             bar.set_postfix_str(so_far)
             if execution.progress and bar.disable and now > told + LOG_EVERY: # no terminal
                 left = (now - start)*(total - len(done))/(len(done) - before)
-                print(f'{len(done)} of {total} runs, {left/60:.0f} minutes left; '
-                      f'{so_far}', file=sys.stderr, flush=True)
+                text = f'{len(done)} of {total} runs, {left/60:.0f} minutes left; {so_far}'
+                print(text, file=sys.stderr, flush=True)
                 told = now
 
 # %% ../../nbs/training/06_sweep.ipynb #blended1
@@ -297,8 +297,7 @@ def curve_sizes(text)->list: # of whole numbers, in order
     try: sizes = sorted({int(o) for o in text.split(',')})
     except ValueError: sizes = []
     if len(sizes) < 3 or sizes[0] < 1:
-        raise BadInput(f'--curve {text}: expected three whole numbers or more with commas, such as '
-                       '5,10,20.')
+        raise BadInput(f'--curve {text}: expected three whole numbers or more, as in 5,10,20.')
     return sizes
 
 # %% ../../nbs/training/06_sweep.ipynb #2b95cc11
