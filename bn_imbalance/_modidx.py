@@ -17,8 +17,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                       'bn_imbalance/adapters/estimator.py'),
                                                  'bn_imbalance.adapters.estimator._enough_epochs': ( 'adapters/estimator.html#_enough_epochs',
                                                                                                      'bn_imbalance/adapters/estimator.py'),
-                                                 'bn_imbalance.adapters.estimator._one_cycle': ( 'adapters/estimator.html#_one_cycle',
-                                                                                                 'bn_imbalance/adapters/estimator.py'),
                                                  'bn_imbalance.adapters.estimator._train': ( 'adapters/estimator.html#_train',
                                                                                              'bn_imbalance/adapters/estimator.py')},
             'bn_imbalance.adapters.learners': { 'bn_imbalance.adapters.learners._check_learner': ( 'adapters/learners.html#_check_learner',

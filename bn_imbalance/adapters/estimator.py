@@ -8,7 +8,7 @@ __all__ = ['FinalBNClassifier']
 # %% ../../nbs/adapters/00_estimator.ipynb #5b6b0f0c
 from ..core import BadInput, load_settings
 from ..models.final_bn import FinalBatchNorm, fold_final_bn
-from math import ceil, cos, pi
+from math import ceil
 import numpy as np, torch
 import torch.nn.functional as F
 from scipy.special import softmax
@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import update_bn
 from fastcore.basics import patch
 
@@ -54,31 +55,22 @@ class FinalBNClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[best]
 
 # %% ../../nbs/adapters/00_estimator.ipynb #df9a5d84
-def _one_cycle(steps, lr):
-    "Learning rate and betas of each step: as `OneCycleLR`, which divides by zero at four steps"
-    def between(a, b, part): return b + (a - b)/2*(cos(pi*part) + 1)
-    top = max(.25*steps - 1, 0) # of fewer than five steps the first one is the highest
-    for i in range(steps):
-        a, b, part = (lr/25, .95), (lr, .85), i/top if top else 1
-        if i > top: a, b, part = b, (lr/25/4e3, .95), (i - top)/(steps - 1 - top)
-        now, beta = (between(*o, part) for o in zip(a, b))
-        yield dict(lr=now, betas=(beta, .999))
-
 def _train(model, x, y, weight, epochs, s, rng):
     "AdamW on whole batches; on one thread, which is faster here and gives the same sums everywhere"
     bs = min(s.batch_size, len(x))
     n = len(x) // bs
     opt = torch.optim.AdamW(model.parameters(), eps=1e-5, weight_decay=s.weight_decay, fused=True)
+    cycle = OneCycleLR(opt, s.lr, max(5, epochs*n), pct_start=.25, div_factor=25,
+                       final_div_factor=4e3) # of four steps it would divide by zero
     def shuffled(): return torch.randperm(len(x), generator=rng).split(bs)[:n]
     batches = (b for _ in range(epochs) for b in shuffled())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for rows, now in zip(batches, _one_cycle(epochs*n, s.lr)):
-            opt.param_groups[0].update(now)
+        for rows in batches:
             opt.zero_grad()
             F.cross_entropy(model(x[rows]), y[rows], weight).backward()
-            opt.step()
+            opt.step(), cycle.step()
     finally: torch.set_num_threads(threads)
 
 def _enough_epochs(s, n):
