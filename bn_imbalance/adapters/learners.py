@@ -92,7 +92,7 @@ def _labels(ds, part):
         raise BadInput(f'{part}: it has no labels. Use dls.test_dl(items, with_labels=True).')
     try: return [int(o) for o in tls[-1]] if tls is not None else [int(o[-1]) for o in ds]
     except (TypeError, ValueError, RuntimeError, IndexError):
-        raise BadInput(f'{part}: its labels are not one class number per image.') from None
+        raise BadInput(f'{part}: its labels are no class numbers, one per image.') from None
 
 def _images_per_class(ds, n=0, part='training'): # n: classes of the vocabulary
     counts = np.bincount(_labels(ds, part), minlength=n).tolist()
@@ -106,7 +106,8 @@ def _check_learner(learn, test)->list: # images per class in training
     dls, n = learn.dls, learn.dls.c if isinstance(getattr(learn.dls, 'c', None), int) else 0
     counts = _images_per_class(dls.train_ds, n)
     if not len(dls.train):
-        raise BadInput(f'{sum(counts)} training images make no batch of {dls.bs}, try smaller bs.')
+        raise BadInput(f'{sum(counts)} training images make no batch of {dls.bs}. Give a '
+                       'smaller bs.')
     for part, dl in ('validation', dls.valid), ('the test set', test):
         _images_per_class(dl.dataset, len(counts), part)
     named = learn.model.named_modules()
@@ -119,7 +120,8 @@ def _minority(counts, rare):
     "Class numbers of the minority"
     if rare is None: rare = np.flatnonzero(np.array(counts) < np.mean(counts)).tolist()
     if not rare or not set(rare) < set(range(len(counts))):
-        raise BadInput(f'rare = {rare}: expected class numbers, which have {counts} images.')
+        raise BadInput(f'rare = {rare}: expected some of the class numbers 0 to {len(counts) - 1}, '
+                       f'which have {counts} images.')
     return rare
 
 # %% ../../nbs/adapters/01_learners.ipynb #e5112474

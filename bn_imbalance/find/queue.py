@@ -29,7 +29,8 @@ def _checked_info(path, info):
         raise BadInput(f'{path}: of format {info["version"]!r:.20}, this version of bn_imbalance '
                        f'reads format {_VERSION}. Use the version that wrote it. Or: {_AGAIN}')
     if len({_SKIP, *names[1:]}) < 3 or any('\n' in o or '\r' in o for o in names):
-        raise BadInput(f'{path}: expected two names of one line, neither {_SKIP}.')
+        raise BadInput(f'{path}: expected two names of one line, none of them called '
+                       f'{_SKIP}. Rename the class.')
     return info
 
 def _read_info(path):
