@@ -78,7 +78,7 @@ def failed_html(runs):
     bad = failures(runs)
     listed = '; '.join(f'{r.recipe}, seed {r.seed}: {r.reason}' for r in bad.head(10).itertuples())
     end = '; ...' if len(bad) > 10 else '.'
-    return P(f'Failed and left out, {len(bad)}: {listed}{end}') if len(bad) else ''
+    return P(f'Failed and left out: {listed}{end}') if len(bad) else ''
 
 def _recipes_section(lb, runs):
     "The recipes side by side, as the terminal shows them"
