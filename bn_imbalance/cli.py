@@ -247,8 +247,8 @@ def _protocol_of(d, flags): return flags.get('protocol') or d.protocol
 
 def _for_few(d, recipes, trials, goal):
     "Recipes for one or two rare subjects; say what that means"
-    if trials:
-        raise BadInput(f'{d.source}: tuning takes 3 rare subjects. Leave out --tune, --thorough.')
+    if trials: raise BadInput(f'{d.source}: tuning takes three rare subjects. Leave out --tune and '
+                              '--thorough.')
     goal.check(d.subjects)
     said = 'Two rare subjects: each in turn is left out, judged by what is learnt from the other.'
     if d.subjects == 1: said = 'One rare subject: it is learnt from by none, so it can judge all.'

@@ -59,9 +59,10 @@ def _train(model, x, y, weight, epochs, s, rng):
     "AdamW on whole batches; on one thread, which is faster here and gives the same sums everywhere"
     bs = min(s.batch_size, len(x))
     n = len(x) // bs
-    opt = torch.optim.AdamW(model.parameters(), eps=1e-5, weight_decay=s.weight_decay, fused=True)
-    cycle = OneCycleLR(opt, s.lr, max(5, epochs*n), pct_start=.25, div_factor=25,
-                       final_div_factor=4e3) # of four steps it would divide by zero
+    opt = torch.optim.AdamW(model.parameters(), s.lr, eps=1e-5, weight_decay=s.weight_decay,
+                            fused=True)
+    cycle = None if epochs*n < 5 else OneCycleLR( # of four steps it would divide by zero
+        opt, s.lr, epochs*n, pct_start=.25, div_factor=25, final_div_factor=4e3)
     def shuffled(): return torch.randperm(len(x), generator=rng).split(bs)[:n]
     batches = (b for _ in range(epochs) for b in shuffled())
     threads = torch.get_num_threads()
@@ -70,7 +71,8 @@ def _train(model, x, y, weight, epochs, s, rng):
         for rows in batches:
             opt.zero_grad()
             F.cross_entropy(model(x[rows]), y[rows], weight).backward()
-            opt.step(), cycle.step()
+            opt.step()
+            if cycle: cycle.step()
     finally: torch.set_num_threads(threads)
 
 def _enough_epochs(s, n):

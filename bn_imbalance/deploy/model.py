@@ -153,9 +153,9 @@ def _quality(model):
 
 {_metrics_table(a)}
 
-Measured on held-out test images of {e["seeds"]} splits: {e["minority"]} different
-image{"s"*(e["minority"] > 1)} of the minority and {e["majority"]} of the majority
-({e["subjects"]} subjects). The networks were not trained on these images, and the
+Measured on held-out test images of {e["seeds"]} splits:
+{e["minority"]} different image{"s"*(e["minority"] > 1)} of the minority and {e["majority"]} of the
+majority ({e["subjects"]} subjects). The networks were not trained on these images, and the
 threshold was chosen without them. Each of these networks was
 trained on fewer images than this one, about {n["majority"]} of the majority and {n["minority"]} of
 the minority.
