@@ -257,6 +257,7 @@ def _for_few(d, recipes, trials, goal):
     print(_paragraphs([f'{said} Recipes for so few: {", ".join(r.name for r in recipes)}.']), flush=True)
     return recipes
 
+# %% ../nbs/90_cli.ipynb #compared4
 def _compared(d, s, recipes, trials, out, goal, flags, few=False):
     "Run what is missing and write the report; stopped by Ctrl-C, show the answer from what is there"
     if d.subjects < 3 and _protocol_of(d, flags) == 'all':
@@ -690,8 +691,9 @@ def _teach(model, out, flags, q):
     folder = next(p for k in count(1) if not (p := Path(out)/f'model-{k}').exists())
     added = deploy.add_examples(model, examples, None, _execution(flags, folder))
     rare = added.rows[added.rows['class'] == q.info['minority']]
-    return ' '.join([f'{folder}: it has learnt {len(examples)} answers. Of {len(rare)} that are rare the old model finds '
-                     f'{rare.found_before.sum()}, this one {rare.found_after.sum()}.', *added.measured])
+    n = [len(examples), len(rare), rare.found_before.sum(), rare.found_after.sum()]
+    said = '{}: it has learnt {} answers. Of {} that are rare the old model finds {}, this one {}.'
+    return ' '.join([said.format(folder, *n), *added.measured])
 
 def _embed(flags):
     "What computes features of images: this process, or Ray"

@@ -183,7 +183,8 @@ def _describe(data, recipe, bare, s, goal, net, decision, splits, oof, t, items,
     once = t.drop_duplicates('digest')
     def metrics(rare):
         return {k: list(v) for k, v in performance(t, goal, decision.prevalences, rare).items()}
-    per_run = pd.DataFrame([o.label[o.split == 'train'].value_counts() for o in splits.values()], columns=LABELS).fillna(0)
+    counts = [o.label[o.split == 'train'].value_counts() for o in splits.values()]
+    per_run = pd.DataFrame(counts, columns=LABELS).fillna(0)
     return dict(
         format=MODEL_FORMAT, classes=classes, rare=rare, pools=pools,
         network=dict(arch=s.arch, size=s.size, mean=list(backbone.stats[0]),

@@ -127,9 +127,9 @@ def _take(lb, standing, better):
     return out + (f' Too close to call: {join_names(unsure, 4)}.' if unsure else '')
 
 # %% ../../nbs/evaluate/07_answer.ipynb #9439c8fe
-FEW_SURE = ('{0} was best with one or two rare subjects on other image sets; these cannot tell recipes apart. The range '
-            'of what is found is the exact one of {1}, judged by models that have not seen it; that of false alarms is '
-            'over {2} splits. Thresholds come from the other images alone.')
+FEW_SURE = ('{0} was best with one or two rare subjects on other image sets; these cannot tell recipes apart. The '
+            'range of what is found is the exact one of {1}, judged by models that have not seen it; that of false '
+            'alarms is over {2} splits. Thresholds come from the other images alone.')
 
 def _sure(lb, better, optimism):
     r, out = lb.recommended, []

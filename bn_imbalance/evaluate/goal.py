@@ -43,8 +43,9 @@ class Goal:
     def check(self, subjects:int): # rare ones that are known
         "Raise `BadInput` for what so few cannot judge"
         if self.min_recall and subjects < 3:
-            raise BadInput(f'--min-recall {digits(self.min_recall)}: {subjects} rare subject{"s"*(subjects > 1)} cannot tell '
-                           'at which threshold that is reached. Give --cost-miss and --cost-alarm, or label more.')
+            raise BadInput(f'--min-recall {digits(self.min_recall)}: {subjects} rare subject{"s"*(subjects > 1)} '
+                           'cannot tell at which threshold that is reached. Give --cost-miss and --cost-alarm, or '
+                           'label more.')
     @property
     def given(self)->bool: # is anything asked for?
         return any((self.cost_miss, self.min_recall, self.prevalence))
