@@ -250,9 +250,9 @@ def _protocol_of(d, flags): return flags.get('protocol') or d.protocol
 def _for_few(d, recipes, trials, goal):
     "Recipes for one or two rare subjects; say what that means"
     if trials: raise BadInput(f'{d.source}: tuning takes three rare subjects. Leave out --tune and --thorough.')
-    goal.check(d.subjects)
+    goal.check(d.few)
     said = 'Two rare subjects: each in turn is left out, and judged by what is learnt from the other.'
-    if d.subjects == 1: said = 'One rare subject: it is learnt from by none, so that it can judge them all.'
+    if d.few == 1: said = 'One rare subject: it is learnt from by none, so that it can judge them all.'
     recipes = training.for_few(recipes, d)
     print(_paragraphs([f'{said} Recipes for so few: {", ".join(r.name for r in recipes)}.']), flush=True)
     return recipes
@@ -260,7 +260,7 @@ def _for_few(d, recipes, trials, goal):
 # %% ../nbs/90_cli.ipynb #compared4
 def _compared(d, s, recipes, trials, out, goal, flags, few=False):
     "Run what is missing and write the report; stopped by Ctrl-C, show the answer from what is there"
-    if d.subjects < 3 and _protocol_of(d, flags) == 'all':
+    if d.few and _protocol_of(d, flags) == 'all':
         recipes, few = _for_few(d, recipes, trials, goal), False
     options = ' '.join(f'--{k} {shlex.quote(flags[k])}' for k in ('minority', 'majority') if flags.get(k))
     options += ' --multiclass'*bool(flags.get('multiclass')) + ' --skip-bad'*bool(flags.get('skip_bad'))

@@ -59,7 +59,7 @@ def test_subjects_stay_whole(tmp_path):
     rows += [(f'spot/{i}.png', 'spot', f'p{i % 2}') for i in range(12)]
     pd.DataFrame(rows, columns=['path', 'label', 'group']).to_csv(tmp_path/'items.csv', index=False)
     data = read_data(tmp_path/'items.csv', 'spot', 'good')
-    assert data.subjects == 2
+    assert data.few == 2
     for k in range(2):
         t = draw_split(data, settings(), k, 'all')
         assert t[t.split == 'train'].group.isin(['group p0', 'group p1']).any()

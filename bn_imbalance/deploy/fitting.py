@@ -252,7 +252,7 @@ def fit(
     protocol = fit_protocol(data, protocol)
     check_names(_names(data)[0] + [data.name])
     recipe, = get_recipes([recipe or default_recipe(s, len(data.names))])
-    if protocol == 'all': goal.check(data.subjects)
+    if protocol == 'all': goal.check(data.few)
     bare, = for_few([without_threshold(recipe)], data, protocol)
     bare, out = for_network(bare, s), execution.out
     s = with_tiles(data, s, bare.blend_of or [bare], device=execution.device)

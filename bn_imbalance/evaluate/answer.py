@@ -134,7 +134,7 @@ FEW_SURE = ('{0} was best with one or two rare subjects on other image sets; the
 def _sure(lb, better, optimism):
     r, out = lb.recommended, []
     if lb.n == 1: return 'One run on one split cannot tell skill from luck.'
-    if lb.subjects in FEW:
+    if lb.subjects in FEW and not lb.one_split:
         return FEW_SURE.format(lb.recommended, 'two subjects' if lb.subjects == 2 else 'a single subject', lb.n)
     if (p := better[r]) == p:
         out.append(f'{r} is better than plain training with probability '

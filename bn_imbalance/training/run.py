@@ -105,8 +105,8 @@ def for_network(recipe, s):
 def for_few(chosen:list, data, protocol=None)->list: # recipes
     """Recipes that one or two rare subjects can judge: no threshold is moved on validation, and the blend is that of
     `BLEND_FEW`. With a single subject those that learn from the majority alone; raises `BadInput` if none is left"""
-    if data.subjects > 2 or (protocol or data.protocol) != 'all': return chosen
-    def usable(r): return not r.adjust_logits and (data.subjects > 1 or r.one_class and r.members == [r])
+    if not data.few or (protocol or data.protocol) != 'all': return chosen
+    def usable(r): return not r.adjust_logits and (data.few > 1 or r.one_class and r.members == [r])
     members = tuple(filter(usable, get_recipes(BLEND_FEW)))
     doc = f'mean of the log odds of {", ".join(r.name for r in members)}'
     out = [replace(r, blend_of=members, doc=doc) if r.blend_of else r for r in chosen if r.blend_of or usable(r)]
