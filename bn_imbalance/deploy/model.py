@@ -15,6 +15,7 @@ from ..models.backbones import (
 from ..models.final_bn import PORTABLE
 from ..evaluate.runs import written_by
 from ..evaluate.answer import join_names, kept_answer
+from .unlike import FOUND, UNLIKE
 import hashlib, json, os, unicodedata
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -81,6 +82,7 @@ class Model:
     about:dict    # JSON: classes, network, recipe, decision, metrics, data and so on
     samples:pd.DataFrame=None # predictions for held-out test images; None for a loaded model
     held_out:dict=None # for `bn_imbalance.deploy.prevalence`, see `read_held_out`; None if loaded
+    known:dict=None # of more than two classes: for `typicality`; None if nothing can be said
 
     @property
     def classes(self)->list: return self.about['classes']
@@ -179,7 +181,17 @@ def _answers(model):
   At another prevalence it is wrong.
 - `review` asks for an expert. At most {percent(1 - level)} of the images of each class are
   misclassified without being flagged.{few}
-  This holds for images like those it was calibrated on.'''
+  This holds for images like those it was calibrated on.{_typicality(a)}'''
+
+def _typicality(a): # what `typicality` promises, if the model has it
+    n = dict(zip(a['classes'], a.get('recognised', ())))
+    if not n: return ''
+    few = [c for c, k in n.items() if k < 1/UNLIKE - 1]
+    none = f'\n  No typicality where it says {_join_or(few)}: fewer than {1/UNLIKE - 1:.0f} subjects are recognised.' if few else ''
+    return f'''
+- `typicality` of {UNLIKE:.2g} or less: *unlike what was trained on*. At most {percent(UNLIKE)} of the images of
+  each class that are recognised get that. Something new may well get more: with one kind left out of training,
+  it was found in {FOUND}.{none}''' if len(few) < len(n) else none
 
 def _history(about): # what was added to the images of an earlier model
     lines = [f'- `{o["path"]}` as {o["class"]}' for o in about.get('history', ())]
@@ -241,8 +253,8 @@ def save(self:Model, out:str|Path)->Path: # the same; a folder to make
     write_atomic(part/'model.json', json.dumps(self.about, indent=1))
     write_atomic(part/'card.md', model_card(self))
     if self.samples is not None: write_atomic(part/'samples.csv', csv_text(self.samples))
-    if self.held_out is not None:
-        write_atomic(part/'held_out.safetensors', save_arrays(self.held_out))
+    for name in 'held_out', 'known':
+        if (arrays := getattr(self, name)) is not None: write_atomic(part/f'{name}.safetensors', save_arrays(arrays))
     try: os.rename(part, out)
     except OSError as e:
         raise BadInput(f'{out}: cannot be written ({e.strerror}). Choose another folder.') from e
@@ -324,6 +336,7 @@ def _check_consistent(a):
         raise BadInput('by_class has not the same fields as metrics')
     per_class = {k: a[k] for k in ('pools', 'validation_subjects')}
     per_class |= {f'decision.{k}': d[k] for k in ('shift', 'offset', 'bounds', 'prevalences')}
+    if 'recognised' in a: per_class['recognised'] = a['recognised']
     for field, o in per_class.items():
         if len(o) != n: raise BadInput(f'{n} classes, but {field} is for {len(o)}')
     if 'answer' in a: _Answer.model_validate(a['answer'])
@@ -398,7 +411,8 @@ def load_model(
     except (ValueError, RecursionError):
         raise BadInput(f'{js}: not JSON; cut off or damaged.') from None
     check_about(about, js)
-    return Model(_network(about, _saved_with(st, about['tensors']), js, st), about)
+    net = _network(about, _saved_with(st, about['tensors']), js, st)
+    return Model(net, about, known=_read_known(path, about))
 
 def _saved_with(path, want): # the bytes of a file that model.json knows the digest of
     if digest(blob := _read(path)) == want: return blob
@@ -419,5 +433,19 @@ def read_held_out(path, about)->dict:
         assert all(len(e[k]) == len(e['y']) for k in ROW_FIELDS)
         assert all(np.isfinite(v).all() for v in e.values())
     except (SafetensorError, KeyError, AssertionError):
+        raise BadInput(f'{st}: not as bn-fit writes it.') from None
+    return e
+
+def _read_known(path, about): # see `typicality`; None if the model has none
+    if not about.get('known'): return None
+    st = Path(path)/'known.safetensors'
+    blob = _saved_with(st, about['known'])
+    try:
+        e = load_arrays(blob)
+        n, (k, _) = len(e['classes']), e['components'].shape
+        assert e['mean'].shape == (n, k) and e['w'].shape == (n, k, k) and set(e['y']) == set(e['classes'])
+        assert all(len(e[o]) == len(e['y']) for o in ('weight', 'distance', 'margin'))
+        assert all(np.isfinite(v).all() for v in e.values())
+    except (SafetensorError, KeyError, ValueError, AssertionError):
         raise BadInput(f'{st}: not as bn-fit writes it.') from None
     return e
