@@ -250,7 +250,7 @@ def fit_known(oof, items, decision, s, device=None)->tuple: # arrays for `typica
     "What is known of each class, by images that are recognised, and by Gaussians that were fitted without them"
     items = items.drop_duplicates('digest')
     right = oof[(decision.labels(oof_logits(oof)) == oof.y) & oof.digest.isin(items.digest)]
-    right = right.sample(frac=1, random_state=0).drop_duplicates('digest')
+    right = right.sample(frac=1, random_state=0).drop_duplicates('digest').groupby('y').head(2000)
     n = np.array([right.group[right.y == c].nunique() for c in range(len(decision.shift))])
     classes = np.flatnonzero(n >= 1/UNLIKE - 1)
     if not len(classes): return None, n.tolist()
@@ -260,9 +260,9 @@ def fit_known(oof, items, decision, s, device=None)->tuple: # arrays for `typica
         for i, c in enumerate(classes): far[out[y[out] == c]] = distances(e, x[out[y[out] == c]], i)
     right = right[right.y.isin(classes)]
     weight = 1/right.groupby(['y', 'group']).path.transform('size')/(n[right.y] + 1) # the new subject is one more
-    m, z = np.zeros(len(right)), oof_logits(right)
-    for c in classes: m[right.y == c] = margin(z[right.y == c], c)
-    e = _gaussians(x, y, classes) | dict(weight=weight, margin=m, distance=pd.Series(far, items.digest)[right.digest])
+    m = np.stack([margin(oof_logits(right), c) for c in range(len(n))], 1)[np.arange(len(right)), right.y]
+    strange = np.c_[pd.Series(far, items.digest)[right.digest], -m]
+    e = _gaussians(x, y, classes) | dict(weight=weight, strange=strange)
     e = {k: np.ascontiguousarray(v, 'float32') for k, v in e.items()}
     return e | dict(classes=classes.astype('int32'), y=right.y.to_numpy('int32')), n.tolist()
 

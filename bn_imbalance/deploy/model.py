@@ -187,11 +187,10 @@ def _typicality(a): # what `typicality` promises, if the model has it
     n = dict(zip(a['classes'], a.get('recognised', ())))
     if not n: return ''
     few = [c for c, k in n.items() if k < 1/UNLIKE - 1]
-    none = f'\n  No typicality where it says {_join_or(few)}: fewer than {1/UNLIKE - 1:.0f} subjects are recognised.' if few else ''
+    none = f' It is missing where the model says {_join_or(few)}: too few subjects are recognised.' if few else ''
     return f'''
-- `typicality` of {UNLIKE:.2g} or less: *unlike what was trained on*. At most {percent(UNLIKE)} of the images of
-  each class that are recognised get that. Something new may well get more: with one kind left out of training,
-  it was found in {FOUND}.{none}''' if len(few) < len(n) else none
+- `typicality` of {UNLIKE} or less: *unlike what was trained on*. At most {percent(UNLIKE)} of the images of
+  each class that are recognised get that. Of something new most may get more: {FOUND}.{none}'''
 
 def _history(about): # what was added to the images of an earlier model
     lines = [f'- `{o["path"]}` as {o["class"]}' for o in about.get('history', ())]
@@ -421,31 +420,27 @@ def _saved_with(path, want): # the bytes of a file that model.json knows the dig
 # %% ../../nbs/deploy/00_model.ipynb #63cc4aad
 ROW_FIELDS = 'y', 'subject', 'network', 'margin', 'features'
 
-def read_held_out(path, about)->dict:
-    "Held-out predictions (`ROW_FIELDS`), mean and components of features, `CAMERA` of images; or `BadInput`"
-    st = Path(path)/'held_out.safetensors'
-    if not about.get('held_out'):
-        raise BadInput(f'{path}: has no held-out predictions. Run bn-fit again.')
-    blob = _saved_with(st, about['held_out'])
+def _arrays(path, name, want, fits): # of a file beside model.json; `want`: its digest
+    st = Path(path)/f'{name}.safetensors'
+    blob = _saved_with(st, want)
     try:
         e = load_arrays(blob)
-        assert set(e) - {'camera'} == {*ROW_FIELDS, 'mean', 'components'} and set(e['y']) == {0, 1}
-        assert all(len(e[k]) == len(e['y']) for k in ROW_FIELDS)
-        assert all(np.isfinite(v).all() for v in e.values())
-    except (SafetensorError, KeyError, AssertionError):
-        raise BadInput(f'{st}: not as bn-fit writes it.') from None
-    return e
-
-def _read_known(path, about): # see `typicality`; None if the model has none
-    if not about.get('known'): return None
-    st = Path(path)/'known.safetensors'
-    blob = _saved_with(st, about['known'])
-    try:
-        e = load_arrays(blob)
-        n, (k, _) = len(e['classes']), e['components'].shape
-        assert e['mean'].shape == (n, k) and e['w'].shape == (n, k, k) and set(e['y']) == set(e['classes'])
-        assert all(len(e[o]) == len(e['y']) for o in ('weight', 'distance', 'margin'))
-        assert all(np.isfinite(v).all() for v in e.values())
+        assert fits(e) and all(np.isfinite(v).all() for v in e.values())
     except (SafetensorError, KeyError, ValueError, AssertionError):
         raise BadInput(f'{st}: not as bn-fit writes it.') from None
     return e
+
+def read_held_out(path, about)->dict:
+    "Held-out predictions (`ROW_FIELDS`), mean and components of features, `CAMERA` of images; or `BadInput`"
+    if not about.get('held_out'):
+        raise BadInput(f'{path}: has no held-out predictions. Run bn-fit again.')
+    def fits(e): return (set(e) - {'camera'} == {*ROW_FIELDS, 'mean', 'components'} and set(e['y']) == {0, 1}
+                         and all(len(e[k]) == len(e['y']) for k in ROW_FIELDS))
+    return _arrays(path, 'held_out', about['held_out'], fits)
+
+def _read_known(path, about): # for `typicality`; None if the model has nothing
+    def fits(e):
+        n, (k, _) = len(e['classes']), e['components'].shape
+        return (e['mean'].shape == (n, k) and e['w'].shape == (n, k, k) and set(e['y']) == set(e['classes'])
+                and e['strange'].shape == (len(e['weight']), 2) == (len(e['y']), 2))
+    return _arrays(path, 'known', about['known'], fits) if about.get('known') else None

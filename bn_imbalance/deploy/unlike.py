@@ -8,29 +8,26 @@ __all__ = []
 # %% ../../nbs/deploy/09_unlike.ipynb #unl00004
 from ..metrics import margin, percent
 import numpy as np
+from scipy.special import log_ndtr
 
 # %% ../../nbs/deploy/09_unlike.ipynb #unl00007
 UNLIKE = .05 # a typicality up to this is unlike what was trained on
 FOUND = 'X' # with one kind left out, see benchmarks/unlike.py
 
-def distances(e, x, i): # features (n, n_in), to the Gaussian of the i-th class -> (n,)
-    return np.linalg.norm((x @ e['components'].T - e['mean'][i]) @ e['w'][i], axis=1)
-
-def _p(values, known, w): # which share is as strange or stranger: of the known, with weights, and the new one
-    order = np.argsort(known)
-    return 1 - np.r_[0, w[order].cumsum()][np.searchsorted(known[order], values)]
+def distances(e, x, i): # features (n, n_in), to the Gaussian of the i-th class -> (n,), logarithms
+    return np.log1p(np.linalg.norm((x @ e['components'].T - e['mean'][i]) @ e['w'][i], axis=1))
 
 def typicality(e, x, z, label)->np.ndarray: # features, logits, predicted classes -> (n,), nan where nothing is known
     "Conformal p-values, see `bn_imbalance.deploy.fitting.fit_known`"
     out = np.full(len(label), np.nan)
     for i, c in enumerate(e['classes']):
         known, new = e['y'] == c, label == c
-        w = e['weight'][known].astype(float)
-        old = e['distance'][known], -e['margin'][known]
-        now = distances(e, x[new], i), -margin(z[new], c)
-        def strange(o, own=0): return -sum(np.log(_p(v, k, w) - own) for v, k in zip(o, old))
-        out[new] = _p(strange(now), strange(old, w), w) # of the known each is compared with the others
-    return out
+        def p(o): # its own are among the numbers that it is compared with
+            every = np.r_[e['strange'][known], o[None]]
+            usual = log_ndtr((every.mean(0) - every)/(every.std(0) + 1e-9)).sum(1)
+            return 1 - e['weight'][known][usual[:-1] > usual[-1]].sum(dtype=float)
+        out[new] = [p(o) for o in np.c_[distances(e, x[new], i), -margin(z[new], c)]]
+    return out.round(6)
 
 # %% ../../nbs/deploy/09_unlike.ipynb #unl00008
 def unlike_text(known, classes, t)->str: # `known` of a model, a table with path, label and typicality
