@@ -1,12 +1,12 @@
-"""Is a new kind said to be unlike what was trained on? One kind of tile defect or leaf disease left out at a time.
+"""Is a new kind said to be unlike what was trained on? One kind of tile defect or apple disease left out at a time.
 
     python benchmarks/unlike.py TILES LEAVES --out unlike
 
 A model (`bn-fit --multiclass`, for 2 % and 20:1) knows all classes of a set but one, and two thirds of their subjects. It
 judges the images of the other third, and all those of the class it does not know; three times, until every subject was
 left out once. The table goes to bn_imbalance/results/unlike.csv, a row per class: how many images, are they recognised,
-called unlike, and would they pass in silence without that (called free or healthy, and not for review). A stopped run
-goes on. Needs the extra bodies.
+called unlike, and would they pass in silence otherwise (called free or healthy, not for review). A stopped run goes on.
+Needs the extra bodies.
 """
 import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -19,7 +19,7 @@ from bn_imbalance.core import load_settings, stored_results, write_atomic
 from bn_imbalance.data.items import read_data
 from bn_imbalance.deploy.fitting import fit
 from bn_imbalance.deploy.predict import predict_images
-from bn_imbalance.deploy.unlike import UNLIKE
+from bn_imbalance.evaluate.unlike import UNLIKE
 from bn_imbalance.evaluate.goal import Goal
 from bn_imbalance.training.sweep import Execution
 
@@ -54,8 +54,7 @@ def main(
     out:str='unlike',  # folder for what is finished
 ):
     "One kind left out at a time"
-    rows, sets = [], [('tiles', tiles, 'MT_*', 'MT_Free'), ('apple', leaves, 'Apple*', 'Apple___healthy'),
-                      ('tomato', leaves, 'Tomato*', 'Tomato___healthy')]
+    rows, sets = [], [('tiles', tiles, 'MT_*', 'MT_Free'), ('apple', leaves, 'Apple*', 'Apple___healthy')]
     for name, folder, pattern, frequent in sets:
         items = read_data(folder, pattern, frequent).items
         subjects = np.random.default_rng(0).permutation(items.group.unique())

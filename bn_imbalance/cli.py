@@ -575,28 +575,27 @@ def bn_predict(
     if explain and backend == 'ray':
         raise BadInput('--explain: heat maps are made with --backend serial only.')
     deploy.find_images(images, pages=pages) # a missing file is reported first
-    m, odd, left = deploy.load_model(model), {}, Counter()
+    m, said, odd, left = deploy.load_model(model), [], {}, Counter()
     if backend == 'ray':
         run = partial(find.ray_predictions, workers=workers, device=device)
     else: run, _ = deploy.predictions, m.net.to(models.usable_device(device))
     run = partial(run, span=range, odd=odd)
-    heat, said = deploy.heat_map_writer(m, explain) if explain else None, []
-    def also(t, x): # what the summary needs is kept
-        if heat: heat(t, x)
-        if m.known: said.append(t[['path', 'label', 'typicality']])
+    also = deploy.heat_map_writer(m, explain) if explain else None
+    if m.known: also = partial(_noting, said, also)
     how = batch_size, also, bool(csv), run, left, pages
     try: n, bad, before = deploy.predict_csv(m, images, csv, *how)
     except BrokenPipeError: # whatever reads our lines has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     for text in deploy.noticed(odd, left, range or m.settings.range): print(text, file=sys.stderr)
-    if said:
-        from pandas import concat
-        from bn_imbalance.deploy.unlike import unlike_text
-        print(unlike_text(m.known, m.classes, concat(said)), file=sys.stderr)
+    if said: print(evaluate.unlike_text(said, m.classes, m.known), file=sys.stderr)
     print(_summary(n, bad, before) + f' Table: {csv}'*bool(csv), file=sys.stderr)
 
 # %% ../nbs/90_cli.ipynb #predicthelp
+def _noting(said, also, t, x): # what the summary needs
+    said.append(t[['path', 'typicality']])
+    if also: also(t, x)
+
 def _summary(n, bad, before): # of predictions
     text = f'{n} images' + f' ({before} were done before)'*bool(before)
     if bad: text += f', {bad} of them cannot be read: see the column error'

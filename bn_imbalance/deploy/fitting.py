@@ -12,8 +12,7 @@ from ..data.images import CAMERA, image_properties, texts
 from ..data.items import LABELS, Data, targets
 from ..data.splits import SPLITS, draw_split
 from ..evaluate.choice import best_variant, tuning_trials, with_tuned
-from ..evaluate.decision import (
-    decide, evaluate_decision, oof_logits, out_of_fold, performance)
+from ..evaluate.decision import decide, evaluate_decision, oof_logits, out_of_fold, performance
 from ..evaluate.goal import Goal
 from ..evaluate.leaderboard import rank_recipes
 from ..evaluate.runs import Store, read_runs
@@ -24,8 +23,7 @@ from ..models.backbones import (cut_backbone, find_backbone, patch_grid, load_ne
 from ..recipes.base import Recipe, recipes
 from ..recipes.linear import standardized
 from ..recipes.registry import get_recipes
-from ..training.engine import (
-    backbone_learns, choose_engine, finish_head, threads, train, train_heads)
+from ..training.engine import backbone_learns, choose_engine, finish_head, threads, train, train_heads
 from ..training.features import backbone_features, patch_features
 from ..training.loaders import TensorDL, read_pixels, split_labels
 from ..training.run import blend_runs, data_config, for_network, run_config, run_versions
@@ -35,7 +33,7 @@ from ..training.tiles import with_tiles
 from .model import (
     MODEL_FORMAT, Model, build_network, check_free, check_names, describe_head, digest, head_inputs, part_folder,
     reported_probability, weight_bytes, with_checksum)
-from .unlike import UNLIKE, distances
+from ..evaluate.unlike import UNLIKE, distances
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -298,12 +296,10 @@ def fit(
     net = train_on(items, bare, s, execution.device, calibration)
     about = _describe(data, recipe, bare, s, goal, net, decision, splits, oof, tested, items, protocol)
     held_out = known = None
-    if len(data.names) == 2:
-        held_out = _held_out(oof, items, bare, s, execution.device)
-        about['held_out'] = digest(save_arrays(held_out))
+    if len(data.names) == 2: held_out = _held_out(oof, items, bare, s, execution.device)
     elif not backbone_learns(bare, s):
         known, about['recognised'] = fit_known(oof, items, decision, s, execution.device)
-        if known: about['known'] = digest(save_arrays(known))
+    about |= {k: digest(save_arrays(v)) for k, v in dict(held_out=held_out, known=known).items() if v}
     about |= {k: v for k, v in dict(answer=answer, history=list(history)).items() if v}
     model = Model(net, with_checksum(about), _samples(tested, about), held_out, known)
     if out is not None: model.save(out)

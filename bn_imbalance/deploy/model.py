@@ -15,7 +15,7 @@ from ..models.backbones import (
 from ..models.final_bn import PORTABLE
 from ..evaluate.runs import written_by
 from ..evaluate.answer import join_names, kept_answer
-from .unlike import FOUND, UNLIKE
+from ..evaluate.unlike import FOUND, UNLIKE
 import hashlib, json, os, unicodedata
 from dataclasses import dataclass, fields
 from pathlib import Path

@@ -14,7 +14,7 @@ from ..data.tables import page_paths
 from ..models.backbones import forward_rows
 from .csv_lines import left_to_do, open_lines
 from .model import Model, reported_probability
-from .unlike import typicality
+from ..evaluate.unlike import typicality
 import itertools, warnings
 from collections import Counter
 from pathlib import Path
