@@ -190,7 +190,8 @@ def _typicality(a): # what `typicality` promises, if the model has it
     none = f' It is missing where the model says {_join_or(few)}: too few subjects are recognised.' if few else ''
     return f'''
 - `typicality` of {UNLIKE} or less: *unlike what was trained on*. At most {percent(UNLIKE)} of the images of
-  each class that are recognised get that. Of something new most may get more: {FOUND}.{none}'''
+  each class that are recognised get that. It finds some of what is new: with one kind left out of training,
+  {FOUND}.{none}'''
 
 def _history(about): # what was added to the images of an earlier model
     lines = [f'- `{o["path"]}` as {o["class"]}' for o in about.get('history', ())]

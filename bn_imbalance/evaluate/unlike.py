@@ -12,7 +12,7 @@ from scipy.special import log_ndtr
 
 # %% ../../nbs/evaluate/10_unlike.ipynb #unl00007
 UNLIKE = .05 # a typicality up to this is unlike what was trained on
-FOUND = 'X' # with one kind left out, see benchmarks/unlike.py
+FOUND = '8 % of the images with tile defects and 40 % of those with apple diseases' # benchmarks/unlike.py
 
 def distances(e, x, i): # features (n, n_in), to the Gaussian of the i-th class -> (n,), logarithms
     return np.log1p(np.linalg.norm((x @ e['components'].T - e['mean'][i]) @ e['w'][i], axis=1))
