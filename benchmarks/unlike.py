@@ -2,7 +2,7 @@
 
     python benchmarks/unlike.py TILES LEAVES --out unlike
 
-A model (`bn-fit --multiclass`, for 2 % and 20:1) knows all classes of a set but one, and two thirds of their subjects. It
+A model (`bn-fit --multiclass`, 2 % and 20:1) knows all classes of a set but one, and two thirds of their subjects. It
 judges the images of the other third, and all those of the class it does not know; three times, until every subject was
 left out once. The table goes to bn_imbalance/results/unlike.csv, a row per class: how many images, are they recognised,
 called unlike, and would they pass in silence otherwise (called free or healthy, not for review). A stopped run goes on.
