@@ -591,22 +591,27 @@ def bn_predict(
     if explain and backend == 'ray':
         raise BadInput('--explain: heat maps are made with --backend serial only.')
     deploy.find_images(images, pages=pages) # a missing file is reported first
-    m, also, odd, left = deploy.load_model(model), None, {}, Counter()
+    m, said, odd, left = deploy.load_model(model), [], {}, Counter()
     if backend == 'ray':
         run = partial(find.ray_predictions, workers=workers, device=device)
     else: run, _ = deploy.predictions, m.net.to(models.usable_device(device))
     run = partial(run, span=range, odd=odd)
-    if explain:
-        also = deploy.heat_map_writer(m, explain)
+    also = deploy.heat_map_writer(m, explain) if explain else None
+    if m.known: also = partial(_noting, said, also)
     how = batch_size, also, bool(csv), run, left, pages
     try: n, bad, before = deploy.predict_csv(m, images, csv, *how)
     except BrokenPipeError: # whatever reads our lines has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     for text in deploy.noticed(odd, left, range or m.settings.range): print(text, file=sys.stderr)
+    if said: print(evaluate.unlike_text(said, m.classes, m.known), file=sys.stderr)
     print(_summary(n, bad, before) + f' Table: {csv}'*bool(csv), file=sys.stderr)
 
 # %% ../nbs/90_cli.ipynb #predicthelp
+def _noting(said, also, t, x): # what the summary needs
+    said.append(t[['path', 'typicality']])
+    if also: also(t, x)
+
 def _summary(n, bad, before): # of predictions
     text = f'{n} images' + f' ({before} were done before)'*bool(before)
     if bad: text += f', {bad} of them cannot be read: see the column error'
@@ -758,3 +763,4 @@ def bn_export(
     m = deploy.load_model(model)
     if onnx: print(f'ONNX: {deploy.export_onnx(m, onnx)}')
     if torch: print(f'PyTorch: {deploy.export_torch(m, torch)}')
+    if m.known: print('Typicality is not exported: what is unlike the training images only bn-predict says.')
