@@ -249,9 +249,9 @@ def _for_few(d, recipes, trials, goal):
     "Recipes for one or two rare subjects; say what that means"
     if trials: raise BadInput(f'{d.source}: tuning takes three rare subjects. Leave out --tune and '
                               '--thorough.')
-    goal.check(d.subjects)
+    goal.check(d.few)
     said = 'Two rare subjects: each in turn is left out, judged by what is learnt from the other.'
-    if d.subjects == 1: said = 'One rare subject: it is learnt from by none, so it can judge all.'
+    if d.few == 1: said = 'One rare subject: it is learnt from by none, so it can judge all.'
     recipes = training.for_few(recipes, d)
     print(_paragraphs([f'{said} Recipes for so few: '
                        f'{", ".join(r.name for r in recipes)}.']), flush=True)
@@ -260,7 +260,7 @@ def _for_few(d, recipes, trials, goal):
 # %% ../nbs/90_cli.ipynb #compared4
 def _compared(d, s, recipes, trials, out, goal, flags, few=False):
     "Run what is missing and write the report; stopped by Ctrl-C, answer from what is there"
-    if d.subjects < 3 and _protocol_of(d, flags) == 'all':
+    if d.few and _protocol_of(d, flags) == 'all':
         recipes, few = _for_few(d, recipes, trials, goal), False
     given = _pick(flags, ('minority', 'majority', 'multiclass', 'skip_bad'))
     options = ' '.join('--' + k.replace('_', '-') + (f' {shlex.quote(v)}' if v is not True else '')
@@ -588,20 +588,27 @@ def bn_predict(
     if explain and backend == 'ray':
         raise BadInput('--explain: heat maps are made with --backend serial only.')
     deploy.find_images(images, pages=pages) # a missing file is reported first
-    m, also, odd, left = deploy.load_model(model), None, {}, Counter()
-    if backend == 'ray': run = partial(find.ray_predictions, workers=workers, device=device)
+    m, said, odd, left = deploy.load_model(model), [], {}, Counter()
+    if backend == 'ray':
+        run = partial(find.ray_predictions, workers=workers, device=device)
     else: run, _ = deploy.predictions, m.net.to(models.usable_device(device))
     run = partial(run, span=range, odd=odd)
-    if explain: also = deploy.heat_map_writer(m, explain)
+    also = deploy.heat_map_writer(m, explain) if explain else None
+    if m.known: also = partial(_noting, said, also)
     how = batch_size, also, bool(csv), run, left, pages
     try: n, bad, before = deploy.predict_csv(m, images, csv, *how)
     except BrokenPipeError: # whatever reads our lines has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     for text in deploy.noticed(odd, left, range or m.settings.range): print(text, file=sys.stderr)
+    if said: print(evaluate.unlike_text(said, m.classes, m.known), file=sys.stderr)
     print(_summary(n, bad, before) + f' Table: {csv}'*bool(csv), file=sys.stderr)
 
 # %% ../nbs/90_cli.ipynb #predicthelp
+def _noting(said, also, t, x): # what the summary needs
+    said.append(t[['path', 'typicality']])
+    if also: also(t, x)
+
 def _summary(n, bad, before): # of predictions
     text = f'{n} images' + f' ({before} were done before)'*bool(before)
     if bad: text += f', {bad} of them cannot be read: see the column error'
@@ -687,9 +694,9 @@ def _teach(model, out, flags, q):
     folder = next(p for k in count(1) if not (p := Path(out)/f'model-{k}').exists())
     added = deploy.add_examples(model, examples, None, _execution(flags, folder))
     rare = added.rows[added.rows['class'] == q.info['minority']]
-    return ' '.join([f'{folder}: it has learnt {len(examples)} answers. Of {len(rare)} that are '
-                     f'rare the old model finds {rare.found_before.sum()}, this one '
-                     f'{rare.found_after.sum()}.', *added.measured])
+    n = [len(examples), len(rare), rare.found_before.sum(), rare.found_after.sum()]
+    said = '{}: it has learnt {} answers. Of {} that are rare the old model finds {}, this one {}.'
+    return ' '.join([said.format(folder, *n), *added.measured])
 
 def _embed(flags):
     "What computes features of images: this process, or Ray"
@@ -753,3 +760,5 @@ def bn_export(
     m = deploy.load_model(model)
     if onnx: print(f'ONNX: {deploy.export_onnx(m, onnx)}')
     if torch: print(f'PyTorch: {deploy.export_torch(m, torch)}')
+    if m.known: print('Typicality is not exported: what is unlike the training images only '
+                      'bn-predict says.')

@@ -1,4 +1,4 @@
-"One or two rare subjects: each is judged by what has not seen it, and the ranges say how little that is"
+"One or two rare subjects: judged by what has not seen them, no threshold knows them, ranges say how little that is"
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from bn_imbalance import Goal, load_model, load_settings, read_data
@@ -59,7 +59,7 @@ def test_subjects_stay_whole(tmp_path):
     rows += [(f'spot/{i}.png', 'spot', f'p{i % 2}') for i in range(12)]
     pd.DataFrame(rows, columns=['path', 'label', 'group']).to_csv(tmp_path/'items.csv', index=False)
     data = read_data(tmp_path/'items.csv', 'spot', 'good')
-    assert data.subjects == 2
+    assert data.few == 2
     for k in range(2):
         t = draw_split(data, settings(), k, 'all')
         assert t[t.split == 'train'].group.isin(['group p0', 'group p1']).any()
@@ -105,13 +105,13 @@ def test_answer(few, command):
     root, n = few
     out = root/'out'
     code, text, err = command('bn-compare', root/'images', '--minority', 'spot', '--size', 64, '--seeds', 4,
-                              '--backend', 'serial',
-                              '--recipes', 'plain,knn,final_bn,blend', '--prevalence', .02, '--cost-miss', 20,
-                              '--cost-alarm', 1, '--out', out)
+                              '--backend', 'serial', '--recipes', 'plain,knn,final_bn,blend', '--prevalence', .02,
+                              '--cost-miss', 20, '--cost-alarm', 1, '--out', out)
     assert code == 0, err
     assert ('each in turn is left out' if n == 2 else 'learnt from by none') in text
     assert 'with probability' not in text and 'cannot tell recipes apart' in ' '.join(text.split())
-    runs = compare(read_data(root/'images', 'spot'), settings(), execution=quiet(), recipes=get_recipes('knn, blend'))
+    data = read_data(root/'images', 'spot')
+    runs = compare(data, settings(), execution=quiet(), recipes=get_recipes('knn, blend'))
     lb = rank_recipes(runs, COSTS)
     assert lb.subjects == n and lb.recommended == 'blend' and lb.standing.drop('blend').eq('undecided').all()
     mean, low, high = make_answer(lb, runs[0]).numbers['in_1000']['blend']['found']

@@ -145,9 +145,9 @@ class Data:
     @property
     def grouped(self): return bool(self.items.group.duplicated().any()) # images of one subject?
     @property
-    def subjects(self): # of the minority; of several rare classes those of the smallest
-        rows = self.items[self.items.label == 'minority']
-        return int(rows.groupby('class' if 'target' in rows else 'label').group.nunique().min())
+    def few(self): # rare subjects of two classes, if there are one or two; otherwise 0
+        n = self.items.group[self.items.label == 'minority'].nunique()
+        return n if n < 3 and len(self.names) == 2 else 0
     @property
     def names(self): return class_names(self.items)
     @property

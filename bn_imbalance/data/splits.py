@@ -71,6 +71,7 @@ def _rare_first(fold, y, rare, seed): # test and validation get one of three or 
     order = sorted(np.random.default_rng(seed).permutation(5), key=lambda k: lacking[k])
     return np.argsort(order)[fold]
 
+# %% ../../nbs/data/07_splits.ipynb #oneleft1
 def _one_left_out(t, rare, seed): # one or two rare subjects: one to test on, one to learn from
     subjects = sorted(t.group[rare].unique())
     out = subjects[seed % len(subjects)]
@@ -89,6 +90,9 @@ def stratified_split(items, s, seed):
         raise BadInput(f'protocol all needs at least 3 {unit} of {the_class(names[c])}, there are '
                        f'{few}. Leave out --multiclass; bn-find looks for more of them among '
                        'unlabelled images.')
+    if few < 3 and (n := items.group[y != c].nunique()) < 5:
+        raise BadInput(f'protocol all needs at least 5 {unit} of {the_class(names[1 - c])}, there '
+                       f'are {n}, beside {few} of {the_class(names[c])}.')
     fold, n_test = stratified_folds(items, 5, seed), s.test_fifths
     if few < 5: fold = _rare_first(fold, y, rare_targets(items), seed)
     split = np.select([fold < n_test, fold < n_test + s.valid_fifths], ['test', 'valid'], 'train')

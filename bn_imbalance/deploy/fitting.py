@@ -12,8 +12,8 @@ from ..data.images import CAMERA, image_properties, texts
 from ..data.items import LABELS, Data, targets
 from ..data.splits import SPLITS, draw_split
 from ..evaluate.choice import best_variant, tuning_trials, with_tuned
-from ..evaluate.decision import (
-    decide, evaluate_decision, oof_logits, out_of_fold, performance)
+from bn_imbalance.evaluate.decision import (decide, evaluate_decision, oof_logits, out_of_fold,
+    performance)
 from ..evaluate.goal import Goal
 from ..evaluate.leaderboard import rank_recipes
 from ..evaluate.runs import Store, read_runs
@@ -22,9 +22,10 @@ from ..models.anomaly import MarginSum, head_layers
 from ..models.backbones import (cut_backbone, find_backbone, patch_grid, load_network,
     patch_backbone, pooled_backbone, weights_digest)
 from ..recipes.base import Recipe, recipes
+from ..recipes.linear import standardized
 from ..recipes.registry import get_recipes
-from ..training.engine import (
-    backbone_learns, choose_engine, finish_head, threads, train, train_heads)
+from bn_imbalance.training.engine import (backbone_learns, choose_engine, finish_head, threads,
+    train, train_heads)
 from ..training.features import backbone_features, patch_features
 from ..training.loaders import TensorDL, read_pixels, split_labels
 from bn_imbalance.training.run import (blend_runs, data_config, for_few, for_network, run_config,
@@ -35,6 +36,9 @@ from ..training.tiles import with_tiles
 from bn_imbalance.deploy.model import (MODEL_FORMAT, Model, build_network, check_free, check_names,
     describe_head, digest, head_inputs, part_folder, reported_probability, weight_bytes,
     with_checksum)
+from ..evaluate.unlike import UNLIKE, distances
+
+# %% ../../nbs/deploy/01_fitting.ipynb #fitimp02
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -42,7 +46,9 @@ from typing import Callable
 import numpy as np, pandas as pd, torch
 from fastai.data.core import DataLoaders
 from safetensors.numpy import save as save_arrays
+from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
+from sklearn.model_selection import GroupKFold
 from torch import nn
 
 # %% ../../nbs/deploy/01_fitting.ipynb #plainhead
@@ -187,8 +193,8 @@ def _describe(data, recipe, bare, s, goal, net, decision, splits, oof, t, items,
     once = t.drop_duplicates('digest')
     def metrics(rare):
         return {k: list(v) for k, v in performance(t, goal, decision.prevalences, rare).items()}
-    per_run = [o.label[o.split == 'train'].value_counts() for o in splits.values()]
-    per_run = pd.DataFrame(per_run, columns=LABELS).fillna(0)
+    counts = [o.label[o.split == 'train'].value_counts() for o in splits.values()]
+    per_run = pd.DataFrame(counts, columns=LABELS).fillna(0)
     return dict(
         format=MODEL_FORMAT, classes=classes, rare=rare, pools=pools,
         network=dict(arch=s.arch, size=s.size, mean=list(backbone.stats[0]),
@@ -211,6 +217,8 @@ def _describe(data, recipe, bare, s, goal, net, decision, splits, oof, t, items,
 def _calibrated(oof): # scale and shift, see `fit_log_odds`
     n = [oof.group[oof.y == c].nunique() for c in (0, 1)]
     return fit_log_odds(oof.y, margin(oof_logits(oof)), n)
+
+def _mark(arrays): return arrays and digest(save_arrays(arrays))
 
 def _samples(t, about, n=100): # predictions of the first seed
     t = t[t.seed == t.seed.min()]
@@ -240,6 +248,37 @@ def _held_out(oof, items, recipe, s, device=None, n=2000): # arrays, see `read_h
     kinds = dict(y='uint8', subject='int32', network='int32')
     return {k: np.ascontiguousarray(v, kinds.get(k, 'float32')) for k, v in out.items()}
 
+# %% ../../nbs/deploy/01_fitting.ipynb #known002
+def _gaussians(x, y, classes, k=50): # components (k, n_in), of each class a mean (k,), w (k, k)
+    z, _, std = standardized(torch.from_numpy(x))
+    components = PCA(min(k, len(x) - 1), random_state=0).fit(z.numpy()).components_/std.numpy()
+    each = [LedoitWolf().fit((x @ components.T)[y == c]) for c in classes]
+    return dict(components=components, mean=np.stack([o.location_ for o in each]),
+                w=np.stack([np.linalg.cholesky(o.precision_) for o in each]))
+
+def fit_known(oof, items, decision, s, device=None)->tuple: # arrays for `typicality`; subjects
+    "What is known of each class, by recognised images and Gaussians that were fitted without them"
+    items = items.drop_duplicates('digest')
+    right = oof[(decision.labels(oof_logits(oof)) == oof.y) & oof.digest.isin(items.digest)]
+    right = right.sample(frac=1, random_state=0).drop_duplicates('digest').groupby('y').head(2000)
+    n = np.array([right.group[right.y == c].nunique() for c in range(len(decision.shift))])
+    classes = np.flatnonzero(n >= 1/UNLIKE - 1)
+    if not len(classes): return None, n.tolist()
+    x = backbone_features(items, s, device)[items.digest].numpy()
+    y, far = targets(items), np.zeros(len(items))
+    for fitted, out in GroupKFold(5).split(x, y, items.group):
+        e = _gaussians(x[fitted], y[fitted], classes)
+        for i, c in enumerate(classes): far[out[y[out] == c]] = distances(e, x[out[y[out] == c]], i)
+    right = right[right.y.isin(classes)]
+    size = right.groupby(['y', 'group']).path.transform('size')
+    weight = 1/size/(n[right.y] + 1) # the new subject is one more
+    m = np.stack([margin(oof_logits(right), c) for c in range(len(n))], 1)
+    m = m[np.arange(len(right)), right.y]
+    strange = np.c_[pd.Series(far, items.digest)[right.digest], -m]
+    e = _gaussians(x, y, classes) | dict(weight=weight, strange=strange)
+    e = {k: np.ascontiguousarray(v, 'float32') for k, v in e.items()}
+    return e | dict(classes=classes.astype('int32'), y=right.y.to_numpy('int32')), n.tolist()
+
 # %% ../../nbs/deploy/01_fitting.ipynb #e1581f87
 def fit(
     data:Data,                # from `read_data`
@@ -257,7 +296,7 @@ def fit(
     protocol = fit_protocol(data, protocol)
     check_names(_names(data)[0] + [data.name])
     recipe, = get_recipes([recipe or default_recipe(s, len(data.names))])
-    if protocol == 'all': goal.check(data.subjects)
+    if protocol == 'all': goal.check(data.few)
     bare, = for_few([without_threshold(recipe)], data, protocol)
     bare, out = for_network(bare, s), execution.out
     s = with_tiles(data, s, bare.blend_of or [bare], device=execution.device)
@@ -268,16 +307,16 @@ def fit(
     items = data.items[data.items.given != 'test'] if protocol == 'given' else data.items
     def held_out_by(r): return out_of_fold([o for o in runs if o.recipe == r.name], splits)
     oof, calibration = held_out_by(bare), [_calibrated(held_out_by(r)) for r in bare.blend_of]
-    tested = evaluate_decision(oof, goal, data.rare)
-    decision, held_out = decide(oof, goal, data.rare), None
+    t, decision = evaluate_decision(oof, goal, data.rare), decide(oof, goal, data.rare)
     net = train_on(items, bare, s, execution.device, calibration)
-    about = _describe(data, recipe, bare, s, goal, net, decision, splits, oof, tested, items,
-                      protocol)
-    if len(data.names) == 2:
-        held_out = _held_out(oof, items, bare, s, execution.device)
-        about['held_out'] = digest(save_arrays(held_out))
-    about |= {k: v for k, v in dict(answer=answer, history=list(history)).items() if v}
-    model = Model(net, with_checksum(about), _samples(tested, about), held_out)
+    about = _describe(data, recipe, bare, s, goal, net, decision, splits, oof, t, items, protocol)
+    held_out = known = None
+    if len(data.names) == 2: held_out = _held_out(oof, items, bare, s, execution.device)
+    elif not backbone_learns(bare, s):
+        known, about['recognised'] = fit_known(oof, items, decision, s, execution.device)
+    more = dict(held_out=_mark(held_out), known=_mark(known), answer=answer, history=list(history))
+    about |= {k: v for k, v in more.items() if v}
+    model = Model(net, with_checksum(about), _samples(t, about), held_out, known)
     if out is not None: model.save(out)
     return model
 

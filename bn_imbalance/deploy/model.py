@@ -15,6 +15,7 @@ from ..models.backbones import (
 from ..models.final_bn import PORTABLE
 from ..evaluate.runs import written_by
 from ..evaluate.answer import join_names, kept_answer
+from ..evaluate.unlike import FOUND, UNLIKE
 import hashlib, json, os, unicodedata
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -83,6 +84,7 @@ class Model:
     about:dict    # JSON: classes, network, recipe, decision, metrics, data and so on
     samples:pd.DataFrame=None # predictions for held-out test images; None for a loaded model
     held_out:dict=None # for `bn_imbalance.deploy.prevalence`, see `read_held_out`; None if loaded
+    known:dict=None # of more than two classes: for `typicality`; None if nothing can be said
 
     @property
     def classes(self)->list: return self.about['classes']
@@ -182,7 +184,18 @@ def _answers(model):
   At another prevalence it is wrong.
 - `review` asks for an expert. At most {percent(1 - level)} of the images of each class are
   misclassified without being flagged.{few}
-  This holds for images like those it was calibrated on.'''
+  This holds for images like those it was calibrated on.{_typicality(a)}'''
+
+def _typicality(a): # what `typicality` promises, if the model has it
+    n = dict(zip(a['classes'], a.get('recognised', ())))
+    if not n: return ''
+    few = [c for c, k in n.items() if k < 1/UNLIKE - 1]
+    none = f' It is missing where the model says {_join_or(few)}: too few subjects.' if few else ''
+    return f'''
+- `typicality` of {UNLIKE} or less: *unlike what was trained on*. At most {percent(UNLIKE)} of the
+  images of each class that are recognised get that. It finds some of what is new: with one kind
+  left out of training,
+  {FOUND}.{none}'''
 
 def _history(about): # what was added to the images of an earlier model
     lines = [f'- `{o["path"]}` as {o["class"]}' for o in about.get('history', ())]
@@ -244,8 +257,9 @@ def save(self:Model, out:str|Path)->Path: # the same; a folder to make
     write_atomic(part/'model.json', json.dumps(self.about, indent=1))
     write_atomic(part/'card.md', model_card(self))
     if self.samples is not None: write_atomic(part/'samples.csv', csv_text(self.samples))
-    if self.held_out is not None:
-        write_atomic(part/'held_out.safetensors', save_arrays(self.held_out))
+    for name in 'held_out', 'known':
+        if (arrays := getattr(self, name)) is not None:
+            write_atomic(part/f'{name}.safetensors', save_arrays(arrays))
     try: os.rename(part, out)
     except OSError as e:
         raise BadInput(f'{out}: cannot be written ({e.strerror}). Choose another folder.') from e
@@ -327,6 +341,7 @@ def _check_consistent(a):
         raise BadInput('by_class has not the same fields as metrics')
     per_class = {k: a[k] for k in ('pools', 'validation_subjects')}
     per_class |= {f'decision.{k}': d[k] for k in ('shift', 'offset', 'bounds', 'prevalences')}
+    if 'recognised' in a: per_class['recognised'] = a['recognised']
     for field, o in per_class.items():
         if len(o) != n: raise BadInput(f'{n} classes, but {field} is for {len(o)}')
     if 'answer' in a: _Answer.model_validate(a['answer'])
@@ -401,7 +416,8 @@ def load_model(
     except (ValueError, RecursionError):
         raise BadInput(f'{js}: not JSON; cut off or damaged.') from None
     check_about(about, js)
-    return Model(_network(about, _saved_with(st, about['tensors']), js, st), about)
+    net = _network(about, _saved_with(st, about['tensors']), js, st)
+    return Model(net, about, known=_read_known(path, about))
 
 def _saved_with(path, want): # the bytes of a file that model.json knows the digest of
     if digest(blob := _read(path)) == want: return blob
@@ -410,17 +426,29 @@ def _saved_with(path, want): # the bytes of a file that model.json knows the dig
 # %% ../../nbs/deploy/00_model.ipynb #63cc4aad
 ROW_FIELDS = 'y', 'subject', 'network', 'margin', 'features'
 
-def read_held_out(path, about)->dict:
-    "Held-out predictions (`ROW_FIELDS`), mean and components of features, `CAMERA` of images"
-    st = Path(path)/'held_out.safetensors'
-    if not about.get('held_out'):
-        raise BadInput(f'{path}: has no held-out predictions. Run bn-fit again.')
-    blob = _saved_with(st, about['held_out'])
+def _arrays(path, name, want, fits): # of a file beside model.json; `want`: its digest
+    st = Path(path)/f'{name}.safetensors'
+    blob = _saved_with(st, want)
     try:
         e = load_arrays(blob)
-        assert set(e) - {'camera'} == {*ROW_FIELDS, 'mean', 'components'} and set(e['y']) == {0, 1}
-        assert all(len(e[k]) == len(e['y']) for k in ROW_FIELDS)
-        assert all(np.isfinite(v).all() for v in e.values())
-    except (SafetensorError, KeyError, AssertionError):
+        assert fits(e) and all(np.isfinite(v).all() for v in e.values())
+    except (SafetensorError, KeyError, ValueError, AssertionError):
         raise BadInput(f'{st}: not as bn-fit writes it.') from None
     return e
+
+def read_held_out(path, about)->dict:
+    "Held-out predictions (`ROW_FIELDS`), mean and components of features, `CAMERA` of images"
+    if not about.get('held_out'):
+        raise BadInput(f'{path}: has no held-out predictions. Run bn-fit again.')
+    def fits(e):
+        return (set(e) - {'camera'} == {*ROW_FIELDS, 'mean', 'components'} and set(e['y']) == {0, 1}
+                and all(len(e[k]) == len(e['y']) for k in ROW_FIELDS))
+    return _arrays(path, 'held_out', about['held_out'], fits)
+
+def _read_known(path, about): # for `typicality`; None if the model has nothing
+    def fits(e):
+        n, (k, _) = len(e['classes']), e['components'].shape
+        return (e['mean'].shape == (n, k) and e['w'].shape == (n, k, k)
+                and set(e['y']) == set(e['classes'])
+                and e['strange'].shape == (len(e['weight']), 2) == (len(e['y']), 2))
+    return _arrays(path, 'known', about['known'], fits) if about.get('known') else None

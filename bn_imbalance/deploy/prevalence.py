@@ -11,15 +11,14 @@ from ..metrics import digits, margin, percent, prevalence_weights
 from ..data.formats import parse_range
 from ..data.images import decode_for, decoded
 from ..evaluate.thresholds import calibrate
-from ..models.backbones import forward_rows, usable_device
+from ..models.backbones import usable_device
 from .model import load_model, read_held_out
-from .predict import find_images, noticed
+from .predict import find_images, model_outputs, noticed
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 from scipy.optimize import brentq
-from torch import nn
 
 # %% ../../nbs/deploy/06_prevalence.ipynb #ce0957c1
 def log_density_ratio(y, m): # labels, margins (n,) -> a, b
@@ -89,23 +88,13 @@ def mixture_test(e, known, new, prevalence, draws=399): # held-out (n, k), new (
     return (1 + sum(by_chance(drawn()) >= observed for _ in range(draws)))/(draws + 1)
 
 # %% ../../nbs/deploy/06_prevalence.ipynb #1f75978a
-class _WithFeatures(nn.Module): # images -> pooled features, logits
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-    def forward(self, x):
-        backbone, (pool, head) = self.net
-        given = pool(backbone(x)) # features, or with patches a tuple
-        return given[0] if isinstance(given, tuple) else given, head(given)
-
 def score_images(model, e, paths, bs=32, span='', odd=None): # margins, features, how many bad
-    net, bad, found = _WithFeatures(model.net), 0, []
+    bad, found = 0, []
     read = decode_for(parse_range(span or model.settings.range), {} if odd is None else odd)
-    rows, device = decoded(paths, model.shape, read=read), next(net.parameters()).device
-    for part, out in forward_rows(net, rows, model.stats, bs, device):
+    for part, out in model_outputs(model, decoded(paths, model.shape, read=read), bs):
         bad += sum(x is None for _, x, _ in part)
         if out is None: continue
-        f, z = (o.float().cpu().numpy() for o in out)
+        f, z = out
         x = np.zeros((len(f), 0)) # if the backbone was trained
         if len(e['mean']): x = np.c_[(f - e['mean']) @ e['components'].T, np.linalg.norm(f, axis=1)]
         found.append((margin(z), x))

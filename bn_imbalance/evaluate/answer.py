@@ -41,15 +41,16 @@ def _most(lb): # the largest value that its measure can have
 FEW, EXACT = (1, 2), (1, 2, 3, 4) # rare subjects: splits of so few say less than exact intervals
 
 def _exact(lb, name): # measure -> mean, low, high
-    "What follows from Clopper and Pearson's interval of the recall, all else as measured"
+    "What follows from Clopper and Pearson's interval of the recall, and from alarms over splits"
     at = lb.by_prevalence.query('recipe == @name')
-    at = at[np.isclose(at.prevalence, lb.prevalence)]
-    p, f, k = lb.prevalence, at.alarms.mean()/1000/(1 - lb.prevalence), lb.subjects
-    recalls = at.recall.mean(), *rate_interval(at.recall.mean()*k, k)
-    each = [outcome(lb.goal, p, r, f) for r in recalls]
-    out = {m: [each[0][m], *sorted(o[m] for o in each[1:])]
-           for m in ('found', 'missed', 'cost', 'f1') if m in each[0]}
-    out['alarms'] = np.clip(mean_interval(at.alarms, overlap=lb.overlap), 0, None).tolist()
+    at, p, k = at[np.isclose(at.prevalence, lb.prevalence)], lb.prevalence, lb.subjects
+    low, high = rate_interval(at.recall.mean()*k, k)
+    rates = at.alarms/1000/(1 - p)
+    f, fewest, most = np.clip(mean_interval(rates, overlap=lb.overlap), 0, 1)
+    each = [outcome(lb.goal, p, *o) for o in ((at.recall.mean(), f), (high, fewest), (low, most))]
+    names = 'found', 'missed', 'alarms', 'cost', 'f1'
+    out = {m: [o[m] for o in each] for m in names if m in each[0]}
+    out = {m: [float(o[0]), *sorted(map(float, o[1:]))] for m, o in out.items()}
     value = np.clip(mean_interval(at.value), 0, 1).tolist()
     return out | dict(value=out.get(lb.goal.metric.name, value))
 
@@ -151,7 +152,7 @@ FEW_SURE = ('{0} was best with one or two rare subjects on other image sets; the
 def _sure(lb, better, optimism):
     r, out = lb.recommended, []
     if lb.n == 1: return 'One run on one split cannot tell skill from luck.'
-    if lb.subjects in FEW:
+    if lb.subjects in FEW and not lb.one_split:
         who = 'two subjects' if lb.subjects == 2 else 'a single subject'
         return FEW_SURE.format(lb.recommended, who, lb.n)
     if (p := better[r]) == p:

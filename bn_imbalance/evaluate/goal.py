@@ -39,11 +39,11 @@ class Goal:
         if a: return f'the lowest cost, a miss {digits(a)}, a false alarm {digits(b)}'
         if self.min_recall: return f'a recall of {digits(self.min_recall)} or more'
         return 'the best F1 of the minority'
-    def check(self, subjects:int): # rare ones that are known
+    def check(self, few:int): # rare subjects, see `Data.few`
         "Raise `BadInput` for what so few cannot judge"
-        if self.min_recall and subjects < 3:
-            raise BadInput(f'--min-recall {digits(self.min_recall)}: {subjects} rare '
-                           f'subject{"s"*(subjects > 1)} cannot tell at which threshold that is '
+        if self.min_recall and few:
+            raise BadInput(f'--min-recall {digits(self.min_recall)}: {few} rare '
+                           f'subject{"s"*(few > 1)} cannot tell at which threshold that is '
                            'reached. Give --cost-miss and --cost-alarm, or label more.')
     @property
     def given(self)->bool: # is anything asked for?
