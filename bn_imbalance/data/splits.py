@@ -89,8 +89,9 @@ def stratified_split(items, s, seed):
         raise BadInput(f'protocol all needs at least 3 {unit} of {the_class(names[c])}, there are {few}. Leave out '
                        '--multiclass; bn-find looks for more of them among unlabelled images.')
     if few < 3 and (n := items.group[y != c].nunique()) < 5:
-        raise BadInput(f'protocol all needs at least 5 {unit} of {the_class(names[1 - c])}, there are {n}, beside {few} '
-                       f'of {the_class(names[c])}.')
+        other = the_class(names[1 - c])
+        raise BadInput(f'protocol all needs at least 5 {unit} of {other}, there are {n}, beside '
+                       f'{few} of {the_class(names[c])}.')
     fold, n_test = stratified_folds(items, 5, seed), s.test_fifths
     if few < 5: fold = _rare_first(fold, y, rare_targets(items), seed)
     split = np.select([fold < n_test, fold < n_test + s.valid_fifths], ['test', 'valid'], 'train')
