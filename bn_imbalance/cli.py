@@ -539,7 +539,8 @@ def bn_fit(
     d = _read(data, flags, s, f'; recipe {chosen.name}; threshold for {goal}', protocol)
     of = known[0].data if compare else {}
     if compare and of['fingerprint'] != training.data_config(d, of['protocol'])['fingerprint']:
-        raise BadInput(f'--compare {compare}: was made from other images than {data}.')
+        raise BadInput(f'--compare {compare}: was made from other images than {data}. '
+                       'Give the same data and classes.')
     s = _in_tiles(d, s, chosen.blend_of or [chosen], flags)
     model = deploy.fit(d, chosen.name, s, goal, _execution(flags, out), known if compare else (),
                         _answered(compare, goal, chosen.name), protocol(d))

@@ -250,7 +250,8 @@ def decide_range(checked, notes)->str: # 'LOW,HIGH', '' if all have 8 bits
     if len(kinds) > 1:
         a, b = kinds.values()
         raise BadInput(f'{a.path} has floating-point numbers up to {a.high:g}, {b.path} whole '
-                       f'numbers up to {b.high:g}: no range suits both. Save all alike.')
+                       f'numbers up to {b.high:g}: no range suits both. Save all alike, or give '
+                       '--range LOW,HIGH.')
     span = usual_range(deep.low.min(), deep.high.max(), whole)
     bits = {2**k - 1: f'{k} bits' for k in (8, 10, 12, 14, 16)} if whole and not span[0] else {}
     what = bits.get(span[1], f'{span[0]:g} (black) to {span[1]:g} (white)')

@@ -69,7 +69,7 @@ def check_portable(
         check_portable(r, s, n_classes)
         if choose_engine(r, s) != 'features':
             raise BadInput(f'recipe {recipe.name}: its members share one frozen backbone, but here '
-                           'it learns (train_bn, unfreeze, engine). Take another, as final_bn.')
+                           'it learns (train_bn, unfreeze, engine). Take another recipe: final_bn.')
     if recipe.blend_of: return
     if 'patches' in recipe.needs: patch_grid(s.arch, s.size)
     rng, s = np.random.default_rng(0), replace(s, epochs=1, batch_size=8)

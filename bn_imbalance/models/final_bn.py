@@ -132,7 +132,8 @@ def _add_to_learner(learn, position, momentum, affine, example, layer):
         learn.model = _replaced(learn.model, layer, new.linear)
         _renew_optimizer(learn, new.linear)
         raise BadInput(f'the optimizer does not get the weights of the new layer {layer} '
-                       f'({lacking}). Give the Learner another splitter.')
+                       f'({lacking}). Give the Learner another splitter, such '
+                       'as fastai\'s trainable_params.')
     return learn
 
 def _renew_optimizer(learn, layer):
