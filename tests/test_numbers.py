@@ -86,9 +86,9 @@ def over_tuned(goal, prevalence): # what the layer adds to tuned plain training,
     return at.final_bn - at['plain:tuned']
 
 @cache
-def interaction(a, b): # mean and interval
+def interaction(a, b): # mean and interval of the first three seeds
     from bn_imbalance.report.ablation import effects
-    e = effects(stored('ablation/apple-64px'))
+    e = effects(stored('ablation/apple-64px').query('seed < 3'))
     return e.loc[(a, b) if (a, b) in e.index else (b, a), ['mean', 'low', 'high']].tolist()
 
 def typed(path):
