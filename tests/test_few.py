@@ -116,7 +116,8 @@ def test_answer(few, command):
     assert lb.subjects == n and lb.recommended == 'blend' and lb.standing.drop('blend').eq('undecided').all()
     mean, low, high = make_answer(lb, runs[0]).numbers['in_1000']['blend']['found']
     assert (low, high) == pytest.approx(tuple(20*o for o in rate_interval(mean/20*n, n)))
-    assert (root/'out'/'report.html').is_file()
+    page = (root/'out'/'report.html').read_text()
+    assert 'from the other images alone' in page and 'type="range"' not in page # sliders would choose by them
 
 
 def test_model(few, command):

@@ -405,6 +405,25 @@ def _network(about, blob, js, st): # with the tensors in `blob`, if they are tho
         raise BadInput(f'{js}: {n} classes, but the network has {z.shape[-1]}.')
     return net
 
+# %% ../../nbs/deploy/00_model.ipynb #known003
+def _arrays(path, name, want, fits): # of a file beside model.json; `want`: its digest
+    st = Path(path)/f'{name}.safetensors'
+    blob = _saved_with(st, want)
+    try:
+        e = load_arrays(blob)
+        assert fits(e) and all(np.isfinite(v).all() for v in e.values())
+    except (SafetensorError, KeyError, ValueError, AssertionError):
+        raise BadInput(f'{st}: not as bn-fit writes it.') from None
+    return e
+
+def _read_known(path, about): # for `typicality`; None if the model has nothing
+    def fits(e):
+        n, (k, _) = len(e['classes']), e['components'].shape
+        return (e['mean'].shape == (n, k) and e['w'].shape == (n, k, k)
+                and set(e['y']) == set(e['classes'])
+                and e['strange'].shape == (len(e['weight']), 2) == (len(e['y']), 2))
+    return _arrays(path, 'known', about['known'], fits) if about.get('known') else None
+
 # %% ../../nbs/deploy/00_model.ipynb #ea27dc1f
 def load_model(
     path:str|Path # a folder that `bn-fit`, `fit` or `Model.save` wrote
@@ -426,16 +445,6 @@ def _saved_with(path, want): # the bytes of a file that model.json knows the dig
 # %% ../../nbs/deploy/00_model.ipynb #63cc4aad
 ROW_FIELDS = 'y', 'subject', 'network', 'margin', 'features'
 
-def _arrays(path, name, want, fits): # of a file beside model.json; `want`: its digest
-    st = Path(path)/f'{name}.safetensors'
-    blob = _saved_with(st, want)
-    try:
-        e = load_arrays(blob)
-        assert fits(e) and all(np.isfinite(v).all() for v in e.values())
-    except (SafetensorError, KeyError, ValueError, AssertionError):
-        raise BadInput(f'{st}: not as bn-fit writes it.') from None
-    return e
-
 def read_held_out(path, about)->dict:
     "Held-out predictions (`ROW_FIELDS`), mean and components of features, `CAMERA` of images"
     if not about.get('held_out'):
@@ -444,11 +453,3 @@ def read_held_out(path, about)->dict:
         return (set(e) - {'camera'} == {*ROW_FIELDS, 'mean', 'components'} and set(e['y']) == {0, 1}
                 and all(len(e[k]) == len(e['y']) for k in ROW_FIELDS))
     return _arrays(path, 'held_out', about['held_out'], fits)
-
-def _read_known(path, about): # for `typicality`; None if the model has nothing
-    def fits(e):
-        n, (k, _) = len(e['classes']), e['components'].shape
-        return (e['mean'].shape == (n, k) and e['w'].shape == (n, k, k)
-                and set(e['y']) == set(e['classes'])
-                and e['strange'].shape == (len(e['weight']), 2) == (len(e['y']), 2))
-    return _arrays(path, 'known', about['known'], fits) if about.get('known') else None

@@ -8,7 +8,7 @@ __all__ = ['dots', 'waffle_html', 'plot_waffle', 'controls_form']
 # %% ../../nbs/report/02_controls.ipynb #b0cfb2b0
 from ..core import package_file
 from ..metrics import METRICS, margin
-from ..evaluate.answer import Answer, class_words, make_answer, measure_word
+from ..evaluate.answer import EXACT, Answer, class_words, make_answer, measure_word
 from ..evaluate.goal import Goal
 from ..evaluate.leaderboard import split_overlap
 from ..evaluate.prevalence import PREVALENCES
@@ -137,11 +137,12 @@ def controls_form(data:dict, goal:Goal=Goal(), prevalence:float=.01, id:str='con
 
 # %% ../../nbs/report/02_controls.ipynb #bb17efd4
 def controls_html(lb, runs, answer=None):
-    "The form for runs that did not fail; where it does not apply, the dots alone"
+    "The form for runs that did not fail; the dots alone where it does not apply, or its ranges do not"
     runs = [r for r in runs if r.recipe in lb.names]
     margins = sum(len(r.valid.y) + len(r.test.y) for r in runs)
     answer = answer or make_answer(lb, runs[0])
-    if runs[0].test.logits.shape[1] <= 2 and margins <= _MAX_MARGINS:
+    small = margins <= _MAX_MARGINS and lb.subjects not in EXACT
+    if runs[0].test.logits.shape[1] <= 2 and small:
         return controls_form(controls_data(runs), lb.goal, lb.prevalence or .01, answer=answer)
     dots = _waffle(answer, class_words(runs[0])[0])
     return Div(Style(NotStr(style('controls'))), dots, cls='controls')
