@@ -137,7 +137,7 @@ def controls_form(data:dict, goal:Goal=Goal(), prevalence:float=.01, id:str='con
 
 # %% ../../nbs/report/02_controls.ipynb #bb17efd4
 def controls_html(lb, runs, answer=None):
-    "The form for runs that did not fail; the dots alone where it does not apply, or its ranges do not"
+    "The form for runs that did not fail; the dots alone where it, or its ranges, do not apply"
     runs = [r for r in runs if r.recipe in lb.names]
     margins = sum(len(r.valid.y) + len(r.test.y) for r in runs)
     answer = answer or make_answer(lb, runs[0])
