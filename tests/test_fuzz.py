@@ -148,7 +148,7 @@ def test_csv_lines(n, tmp_path):
     whole = f.getvalue().encode()
     def ends():
         with open(path, 'rb') as f:
-            return [at for _, at in complete_lines(f, COLUMNS, len(COLUMNS), 'abc', path)] or [0]
+            return [at for _, at in complete_lines(f, COLUMNS, 'abc', path)] or [0]
     def opened():
         with CsvLines(path, COLUMNS, 'abc') as out: return list(out.keys())
     for seed in each('lines', n):

@@ -190,7 +190,8 @@ def _typicality(a): # what `typicality` promises, if the model has it
     n = dict(zip(a['classes'], a.get('recognised', ())))
     if not n: return ''
     few = [c for c, k in n.items() if k < 1/UNLIKE - 1]
-    none = f' It is missing where the model says {_join_or(few)}: too few subjects.' if few else ''
+    none = (f' It is missing where the model says {_join_or(few)}: too few subjects are recognised.'
+            if few else '')
     return f'''
 - `typicality` of {UNLIKE} or less: *unlike what was trained on*. At most {percent(UNLIKE)} of the
   images of each class that are recognised get that. It finds some of what is new: with one kind
