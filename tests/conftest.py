@@ -35,6 +35,16 @@ def write_folder(root, n_good=40, n_bad=20, size=32):
     return root
 
 
+def blobs(path, n, level, seed=0):
+    "Images of noise with a square, brighter by `level`"
+    rng = np.random.default_rng(seed)
+    path.mkdir(parents=True)
+    for i in range(n):
+        a = rng.normal(100, 15, (40, 40, 3))
+        a[8:20, 8:20] += level
+        Image.fromarray(a.clip(0, 255).astype(np.uint8)).save(path/f'{i}.png')
+
+
 def numbers(runs):
     "All that runs hold but the time they took, to be compared to the last bit"
     return [json.loads(run_json(replace(r, seconds=0))) for r in runs]

@@ -1,22 +1,13 @@
 "A missed image is added to a model: what changes, what is refused"
 import json, shutil
 import numpy as np, pandas as pd, pytest
-from PIL import Image
+from conftest import blobs
 from bn_imbalance import Goal, load_model, load_settings, read_data
 from bn_imbalance.core import BadInput
 from bn_imbalance.deploy.adding import add_examples, likes
 from bn_imbalance.deploy.fitting import fit
 from bn_imbalance.find.queue import Queue
 from bn_imbalance.training.sweep import Execution
-
-
-def blobs(path, n, level, seed=0):
-    rng = np.random.default_rng(seed)
-    path.mkdir(parents=True)
-    for i in range(n):
-        a = rng.normal(100, 15, (40, 40, 3))
-        a[8:20, 8:20] += level
-        Image.fromarray(a.clip(0, 255).astype(np.uint8)).save(path/f'{i}.png')
 
 
 @pytest.fixture(scope='module')

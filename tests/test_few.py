@@ -1,6 +1,6 @@
 "One or two rare subjects: judged by what has not seen them, no threshold knows them, ranges say how little that is"
 import numpy as np, pandas as pd, pytest
-from PIL import Image
+from conftest import blobs
 from bn_imbalance import Goal, load_model, load_settings, read_data
 from bn_imbalance.core import BadInput
 from bn_imbalance.data.splits import draw_split
@@ -14,14 +14,6 @@ from bn_imbalance.training.sweep import Execution, compare
 
 COSTS = Goal(prevalence=.02, cost_miss=20, cost_alarm=1)
 
-
-def blobs(folder, n, level, seed):
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    for i in range(n):
-        a = rng.normal(100, 15, (40, 40, 3))
-        a[8:20, 8:20] += level
-        Image.fromarray(a.clip(0, 255).astype(np.uint8)).save(folder/f'{i}.png')
 
 @pytest.fixture(scope='module', params=[1, 2])
 def few(request, tmp_path_factory):

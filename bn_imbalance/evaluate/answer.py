@@ -38,7 +38,7 @@ def _most(lb): # the largest value that its measure can have
     return most_possible(lb.goal, lb.prevalence)['cost'] if lb.goal.cost_miss else 1.
 
 # %% ../../nbs/evaluate/07_answer.ipynb #exact001
-FEW, EXACT = (1, 2), (1, 2, 3, 4) # rare subjects: splits of so few say less than exact intervals
+EXACT = 1, 2, 3, 4 # rare subjects: splits of so few say less than exact intervals
 
 def _exact(lb, name): # measure -> mean, low, high
     "What follows from Clopper and Pearson's interval of the recall, and from alarms over splits"
@@ -118,7 +118,7 @@ def _reason(lb, near):
 
 def _unreached(lb):
     "Why even the best recipe is not enough; '' if it is"
-    if lb.subjects in FEW: return ''
+    if lb.few: return ''
     goal, o, best = lb.goal, in_1000(lb, lb.recommended), 'The best to be had is '
     if goal.min_recall and o.get('alarms', [0])[0] > 990*(1 - lb.prevalence):
         return f'A recall of {digits(goal.min_recall)} is only had by flagging every image. {best}'
@@ -146,15 +146,15 @@ def _take(lb, standing, better):
 # %% ../../nbs/evaluate/07_answer.ipynb #9439c8fe
 FEW_SURE = ('{0} was best with one or two rare subjects on other image sets; these cannot tell '
             'recipes apart. The range of what is found is the exact one of {1}, judged by models '
-            'that have not seen it; that of false alarms is over {2} splits. Thresholds come from '
+            'that have not seen {2}; that of false alarms is over {3} splits. Thresholds come from '
             'the other images alone.')
 
 def _sure(lb, better, optimism):
     r, out = lb.recommended, []
     if lb.n == 1: return 'One run on one split cannot tell skill from luck.'
-    if lb.subjects in FEW and not lb.one_split:
-        who = 'two subjects' if lb.subjects == 2 else 'a single subject'
-        return FEW_SURE.format(lb.recommended, who, lb.n)
+    if lb.few and not lb.one_split:
+        who = ('two subjects', 'them') if lb.subjects == 2 else ('a single subject', 'it')
+        return FEW_SURE.format(lb.recommended, *who, lb.n)
     if (p := better[r]) == p:
         out.append(f'{r} is better than plain training with probability '
                    f'{"over 99 %" if p > .99 else "under 1 %" if p < .01 else f"{100*p:.0f} %"}.')
@@ -193,7 +193,7 @@ def _few(lb, run, rare):
 def _beware(lb, run, rare, rest, findings):
     "Sentences, the worst first"
     p, one = lb.prevalence, lb[lb.recommended]
-    if lb.n > 1 and one.get(('auroc', 'low'), 1) <= .5 and lb.subjects not in FEW:
+    if lb.n > 1 and one.get(('auroc', 'low'), 1) <= .5 and not lb.few:
         yield 'Nothing here ranks better than chance: more images, labels, another --arch may help.'
     yield from findings
     if run: yield from _few(lb, run, rare)

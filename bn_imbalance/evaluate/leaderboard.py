@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STATS', 'PAPER', 'results', 'failures', 'Leaderboard', 'summarize', 'drop_threshold_variants', 'split_overlap',
-           'rare_subjects', 'rank_recipes', 'behind', 'far_behind', 'with_interval', 'leaderboard_text', 'tuned_table',
-           'tuned_text', 'by_class', 'by_class_text', 'rank_table', 'paper_table']
+           'rank_recipes', 'behind', 'far_behind', 'with_interval', 'leaderboard_text', 'tuned_table', 'tuned_text',
+           'by_class', 'by_class_text', 'rank_table', 'paper_table']
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #be7fc049
 from ..core import BadInput
@@ -99,6 +99,11 @@ def ahead(self:Leaderboard, a, b)->bool:
     return high < 0 if self.lower else low > 0
 
 @patch(as_prop=True)
+def few(self:Leaderboard)->bool:
+    "Are there too few rare subjects to tell recipes apart?"
+    return self.subjects in (1, 2)
+
+@patch(as_prop=True)
 def label(self:Leaderboard)->str:
     "The metric of the ranking in a few words"
     return self.goal.label(self.prevalence)
@@ -115,7 +120,7 @@ def probabilities(self:Leaderboard, a, b)->tuple: # better, practically equal, w
 def _below(self:Leaderboard, a, b, gain): # probability that a is better than b by less than that
     m = self.seeds()
     d = (m[a] - m[b]).dropna()*(-1 if self.lower else 1)
-    if (n := len(d)) < 2 or self.subjects in (1, 2): return np.full(np.shape(gain), np.nan)
+    if (n := len(d)) < 2 or self.few: return np.full(np.shape(gain), np.nan)
     return stdtr(n - 1, (gain - d.mean())/max(d.std()*(1/n + self.overlap)**.5, 1e-9))
 
 @patch(as_prop=True)
@@ -209,7 +214,7 @@ def _stopped(runs): # recipes that ran on fewer than half of the splits
     n = pd.Series([r.recipe for r in runs]).value_counts(sort=False)
     return list(n.index[n < n.max()/2])
 
-def rare_subjects(runs)->int|None: # in the test sets of all runs; None: unknown
+def _rare_subjects(runs)->int|None: # in the test sets of all runs; None: unknown
     if any(r.test.group is None for r in runs): return None
     return len({g for r in runs for g in r.test.group[np.isin(r.test.y, r.rare)]})
 
@@ -227,7 +232,7 @@ def rank_recipes(
     if assumed: goal = replace(goal, prevalence=next(iter(known)))
     lb = summarize(df, goal, evaluate_prevalences(good, goal), known, split_overlap(good[0]))
     lb.assumed, lb.stopped = assumed, stopped
-    lb.subjects = rare_subjects(good)
+    lb.subjects = _rare_subjects(good)
     lb.one_split = good[0].data.get('protocol') == 'given'
     lb.too_few = {s: resolution(good[0], s) for s in lb.by_prevalence.prevalence.unique()}
     return lb

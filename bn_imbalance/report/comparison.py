@@ -17,8 +17,7 @@ from ..evaluate.goal import Goal
 from ..evaluate.leaderboard import (Leaderboard, by_class_text, failures,
     leaderboard_text, paper_table, quality_text, rank_recipes, rank_table, tuned_table, tuned_text)
 from ..evaluate.prevalence import cost_map
-from ..evaluate.answer import (
-    FEW, Answer, answer_table, class_words, join_names, make_answer)
+from ..evaluate.answer import Answer, answer_table, class_words, join_names, make_answer
 from .controls import controls_html
 from .html import (
     figure_html, folded, note, page_html, report_page, section, table_html, thumbs)
@@ -83,7 +82,7 @@ def failed_html(runs):
 
 def _recipes_section(lb, runs):
     "The recipes side by side, as the terminal shows them"
-    chosen = 'from the other images alone' if lb.subjects in FEW else 'chosen on validation images'
+    chosen = 'from the other images alone' if lb.few else 'chosen on validation images'
     return section('The recipes side by side', table_html(answer_table(lb, len(lb.names))),
         note(f'Means with 95 % intervals over {lb.n} splits, the same for all recipes, with '
              f'thresholds {chosen}. Practically as good: at worst worse by less '

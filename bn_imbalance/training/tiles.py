@@ -108,7 +108,8 @@ def _told(best, pilots, s, pixels, n): # one line
         took = f' Their features take about {_duration(a)}, of whole images {_duration(b)}.'
     how = f'squeezed to {s.size} x {s.size} pixels' if best.grid == (1, 1) else way(best)
     return (f'Images of {width} x {height} pixels are seen {how}: in a pilot on {n} of them the '
-            f'AUROC is {number(best.auroc)} ({others}).{took} Or give --tiles or --size.')
+            f'AUROC is {number(best.auroc)} ({others}).{took} --tiles or --size decide '
+            'otherwise.')
 
 # %% ../../nbs/training/05_tiles.ipynb #711e1013
 def with_tiles(
