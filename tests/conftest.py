@@ -18,6 +18,13 @@ hypothesis.settings.register_profile('patient', deadline=None,
 hypothesis.settings.load_profile('patient')
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    "Building the whole site takes a minute"
+    for o in items:
+        if 'built' in o.fixturenames: o.add_marker('slow')
+
+
 @pytest.fixture(scope='session', autouse=True)
 def own_cache(tmp_path_factory):
     "Tests neither use nor fill the user's cache"
