@@ -129,12 +129,6 @@ def test_a_curve_is_named_and_turned_by_its_goal():
     assert not learning_curve.Curve(t).lower and learning_curve.Curve(t).label == 'F1'
 
 
-def test_a_goal_has_no_truth_value_of_its_own():
-    assert '__bool__' not in vars(Goal)
-    assert [Goal(**o).given for o in ({}, dict(level=.8), dict(prevalence=.1), dict(min_recall=.9),
-                                      dict(cost_miss=1, cost_alarm=1))] == [False, False, True, True, True]
-
-
 # What figures say of themselves
 
 NAMED = dict(blue=(190, 260), orange=(15, 45), red=(340, 375), green=(90, 175), yellow=(46, 70),

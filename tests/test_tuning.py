@@ -3,17 +3,15 @@ from dataclasses import replace
 import numpy as np, pandas as pd, pytest
 from conftest import QUICK, SMALL, numbers, write_folder
 from hypothesis import given, settings, strategies as st
-from sklearn.metrics import f1_score
 from bn_imbalance.training import run as runs_module
-from bn_imbalance.evaluate.choice import (
-    best_variant, tuning_trials, validation_f1, validation_log_loss, with_tuned)
+from bn_imbalance.evaluate.choice import best_variant, tuning_trials, validation_log_loss, with_tuned
 from bn_imbalance.core import load_settings
 from bn_imbalance.data.items import read_data, targets
 from bn_imbalance.data.splits import draw_split
 from bn_imbalance.evaluate.goal import Goal
 from bn_imbalance.recipes.base import recipes
 from bn_imbalance.recipes.registry import get_recipes
-from bn_imbalance.evaluate.runs import Run, Predictions, read_runs
+from bn_imbalance.evaluate.runs import Predictions, read_runs
 from bn_imbalance.training.sweep import (
     Execution, compare, hyperparameter_trials, recipes_to_run)
 
@@ -163,32 +161,6 @@ def test_tuned_runs_are_the_chosen_ones_under_another_name(tuned):
         assert r.config['recipe']['params'] == was.config['recipe']['params']
     only = [r for r in runs if r.recipe in ('plain', 'focal')]
     assert with_tuned(only, tuning_trials(only, ())) == only # one try each: there was nothing to choose
-
-
-def made_up(recipe, seed, valid, rare=(1,), failed=None, counts=(6, 4), test=(5, 5)):
-    "A run whose share `valid` of the rare images is found on validation, without a false alarm"
-    y, yt = np.repeat([0, 1], counts), np.repeat([0, 1], test)
-    said = y*(np.arange(len(y)) < counts[0] + valid*counts[1])
-    sides = [None, None] if failed else [Predictions(y, np.eye(2)[said]), Predictions(yt, np.eye(2)[yt])]
-    return Run(dict(recipe=dict(name=recipe), seed=seed), list(rare), *sides, failed=failed)
-
-
-def test_among_equals_the_default_and_the_first_by_name_win():
-    runs = [made_up(n, s, v) for s, vs in enumerate([(.5, .5, .5), (.5, 1, 1), (1, .5, 0)])
-            for n, v in zip(('plain', 'plain:lr=1', 'plain:lr=2'), vs)]
-    t = tries_of(runs)
-    assert t[t.chosen].set_index('seed').variant.to_dict() == {0: 'plain', 1: 'plain:lr=1', 2: 'plain'}
-    random = [runs[k] for k in np.random.default_rng(0).permutation(len(runs))]
-    assert tries_of(random).equals(t) # bn-report, which reads the runs, chooses as bn-compare did
-    failed = [made_up('plain', 0, 0, failed='why'), made_up('plain:lr=1', 0, .5)]
-    assert validation_f1(failed[0]) == 0 and tries_of(failed).chosen.tolist() == [False, True]
-
-
-@given(st.floats(0, 1), st.integers(1, 20), st.integers(1, 20))
-def test_validation_f1_is_under_the_shares_of_the_test_set(found, n0, n1):
-    run = made_up('plain', 0, found, counts=(n0, n1), test=(7, 3))
-    weights = np.where(run.valid.y == 1, .3/np.mean(run.valid.y), .7/np.mean(run.valid.y == 0))
-    assert validation_f1(run) == pytest.approx(f1_score(run.valid.y, run.valid.pred, sample_weight=weights))
 
 
 def test_command(data, tmp_path, command):

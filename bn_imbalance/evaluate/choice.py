@@ -24,6 +24,7 @@ def validation_f1(run:Run)->float: # 0 to 1; 0 for a failed run
     f1 = [precision_recall_f1(run.valid.y == c, run.valid.pred == c, w)[2] for c in run.rare]
     return float(np.mean(f1))
 
+# %% ../../nbs/evaluate/04_choice.ipynb #1835584b
 def validation_log_loss(run:Run, prevalence=None)->float: # in nats; infinite for a failed run
     "Log loss of calibrated probabilities on validation, at a prevalence"
     if run.failed: return np.inf
@@ -64,6 +65,7 @@ def with_tuned(runs:list, trials:pd.DataFrame)->list[Run]: # `name:tuned`: what 
     return ([r for r in runs if ':' not in r.recipe or r.recipe not in tries] +
             [named(r) for r in runs if (r.recipe, r.seed) in chosen])
 
+# %% ../../nbs/evaluate/04_choice.ipynb #eac1de2c
 def best_variant(trials:pd.DataFrame, recipe:str)->str: # name of a variant
     "The try with the best mean score over all seeds: the one to train a model to keep with"
     return trials[trials.recipe == recipe].groupby('variant', sort=False).score.mean().idxmax()

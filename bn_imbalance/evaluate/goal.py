@@ -63,6 +63,7 @@ def score(self:Goal,
     if not self.min_recall: return f1_from_counts(found, alarms, total)
     return np.where(found >= self.min_recall*total - 1e-9, -(found + alarms), -np.inf)
 
+# %% ../../nbs/evaluate/00_goal.ipynb #1acafeda
 @patch(as_prop=True)
 def metric(self:Goal)->Metric:
     "The metric that it is measured by"
@@ -79,6 +80,7 @@ def label(self:Goal, prevalence=None)->str: # such as `cost per 1000, 1 % rare`
     "The metric in a few words; nothing asked for: F1"
     return self.measure + (f', {percent(prevalence)} rare' if self.given and prevalence else '')
 
+# %% ../../nbs/evaluate/00_goal.ipynb #acd3d7f9
 @patch
 def without_model(self:Goal, prevalence): # of 1000 images
     "What it costs to call no image rare, or all of them, whichever is cheaper"

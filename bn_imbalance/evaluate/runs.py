@@ -72,12 +72,12 @@ OPTIMIZER = 'fastai\'s Adam' # what runs are trained with; a run's configuration
 
 def run_json(run:Run)->str: # JSON
     "A run as text"
-    def plain(o): return o.tolist() if isinstance(o, np.ndarray) else o
     d = asdict(run)
     for split in 'valid', 'test':
-        d[split] = d[split] and {k: plain(v) for k, v in d[split].items() if v is not None}
-    return json.dumps(dict(d, format=FORMAT))
+        d[split] = d[split] and {k: v for k, v in d[split].items() if v is not None}
+    return json.dumps(dict(d, format=FORMAT), default=np.ndarray.tolist)
 
+# %% ../../nbs/evaluate/01_runs.ipynb #53a76c60
 class Damaged(BadInput):
     "A file that is cut off, or in which something is missing"
 
@@ -93,17 +93,16 @@ def _check_format(path, d):
     "Raise `BadInput` if another version wrote the file, `Damaged` if it has no format"
     if not isinstance(d, dict) or 'format' not in d:
         raise Damaged(f'{path}: not the file of a run.')
-    if d['format'] == FORMAT:
-        odd = [k for k in d if k not in {'format', *(o.name for o in fields(Run))}]
-        if not odd: return
-        mine = f'bn_imbalance {version("bn_imbalance")}'
-        what = f'holds {odd[0]!r:.40}, which this version, {mine}, does not know'
-    else:
-        what = (f'format {d["format"]!r:.20}, but this version, bn_imbalance '
-                f'{version("bn_imbalance")}, reads format {FORMAT}')
+    mine = f'this version, bn_imbalance {version("bn_imbalance")},'
+    odd = [k for k in d if k not in {'format', *(o.name for o in fields(Run))}]
+    if d['format'] != FORMAT:
+        what = f'format {d["format"]!r:.20}, but {mine} reads format {FORMAT}'
+    elif odd: what = f'holds {odd[0]!r:.40}, which {mine} does not know'
+    else: return
     raise BadInput(f'{path}: written by {written_by(d.get("versions"))}: {what}. Use the version '
                    'that wrote it, or another folder. Nothing was changed.')
 
+# %% ../../nbs/evaluate/01_runs.ipynb #6c7a0711
 def read_run(path:Path)->Run|None: # None if there is none
     "Read a run; raises `Damaged` if it is cut off, another `BadInput` for an unknown format"
     try: text = path.read_text(encoding='utf-8')
@@ -123,12 +122,7 @@ def read_run(path:Path)->Run|None: # None if there is none
     raise Damaged(f'{path}: damaged, something is missing.')
 
 # %% ../../nbs/evaluate/01_runs.ipynb #7f7d6bc4
-def _flat(d, at=''):
-    "Nested dicts as one with dotted keys"
-    out = {}
-    for k, v in d.items():
-        out.update(_flat(v, f'{at}{k}.') if isinstance(v, dict) else {f'{at}{k}': v})
-    return out
+def _flat(d): return pd.json_normalize(d).to_dict('records')[0] # dotted keys
 
 class Store:
     "Runs of one comparison in a folder"
