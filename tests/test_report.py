@@ -2,19 +2,14 @@
 import colorsys, re
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest
-from fastcore.xml import to_xml
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex, to_rgba
+from matplotlib.colors import to_rgba
 from test_controls import made_up
 from bn_imbalance.report import ablation, backbones, learning_curve, comparison as report
 from bn_imbalance.evaluate.choice import tuning_trials, with_tuned
-from bn_imbalance.report.controls import controls_html
 from bn_imbalance.evaluate.goal import Goal
 from bn_imbalance.evaluate.leaderboard import (
     rank_recipes, leaderboard_text, rank_table, tuned_table, tuned_text)
-from bn_imbalance.report.plots import (
-    OKABE_ITO, RECIPE_COLORS, plot_cost_map, plot_epochs, plot_datasets, plot_prevalence, recipe_color)
-from bn_imbalance.evaluate.prevalence import cost_map
+from bn_imbalance.report.plots import OKABE_ITO, RECIPE_COLORS, plot_datasets, recipe_color
 
 COSTS, RECALL, SHARE = Goal(20, 1, prevalence=.01), Goal(min_recall=.9, prevalence=.01), Goal(prevalence=.01)
 SKILLS = {'plain': 1.5, 'plain:lr=0.01': 2., 'final_bn': 3., 'final_bn:epochs=30': 2.8, 'focal': 1.4}
@@ -185,50 +180,6 @@ def test_colors_are_recognized():
     "The test above would pass if it saw nothing"
     assert [color_name(c) for c in ('#0072B2', '#D55E00', '#009E73', '#AAAAAA', 'k')] == [
         {'blue'}, {'orange'}, {'green'}, {'gray', 'grey'}, {'black'}]
-
-
-def test_a_recipe_has_one_color_everywhere():
-    runs = field({'plain': 1.5, 'final_bn': 3., 'final_bn_weighted': 2.9, 'focal': 1.4, 'ridge': 1.6})
-    runs = with_epochs(runs, 2)
-    lb = rank_recipes(runs, COSTS)
-    for fig in plot_prevalence(lb), plot_epochs(runs):
-        looks = {o.get_label(): (o.get_color(), o.get_linestyle()) for ax in fig.axes
-                 for o in ax.lines if not o.get_label().startswith('_')}
-        assert {n: c for n, (c, _) in looks.items()} == {n: recipe_color(n) for n in looks}
-        assert 'final_bn' in looks
-        assert len(set(looks.values())) == len(looks) # those of one color have other dashes
-    fig, first = plot_cost_map(m := cost_map(runs)), m['first'].unstack('ratio').to_numpy().ravel()
-    cells = {to_hex(o.get_facecolor()) for o in fig.axes[0].patches}
-    assert cells <= {recipe_color(n).lower() for n in first}
-    told = to_xml(controls_html(lb, runs))
-    for n in lb.names: assert f'"{n}": "{recipe_color(n)}"' in told
-
-
-NAMES = ['logit_adjusted_tuned:tau=0.5', 'final_bn_features+mahalanobis',
-         'aVeryLongNameThatCannotBeBroken', 'knn']
-
-@pytest.mark.parametrize('names', [NAMES, NAMES[-1:], ['plain', 'final_bn']], ids=len)
-def test_names_fit_into_the_map_of_winners(names):
-    index = pd.MultiIndex.from_product([[.001, .01, .1, .5], [1, 10, 100]], names=['prevalence', 'ratio'])
-    rows = [dict(first=names[i % 3 % len(names)], tied=list('abcdefghijkl')) for i in range(len(index))] # by column
-    fig = plot_cost_map(pd.DataFrame(rows, index))
-    renderer = FigureCanvasAgg(fig).get_renderer()
-    fig.draw(renderer)
-    ax, = fig.axes
-    cells = {(round(o.get_x() + .5), round(o.get_y() + .5)): o for o in ax.patches[:12]}
-    for text in ax.texts: # at the middle of each region
-        t, c = (o.get_window_extent(renderer) for o in (text, cells[text.get_position()]))
-        inside = c.x0 <= t.x0 and t.x1 <= c.x1 and c.y0 <= t.y0 and t.y1 <= c.y1
-        assert inside, (text.get_text(), t, c)
-
-
-def test_the_map_shows_only_what_can_be_told_apart():
-    index = pd.MultiIndex.from_product([[.01, .1, .5], [1, 10, 100]], names=['prevalence', 'ratio'])
-    tied = [dict(first=f'other{i}', tied=['blend']) for i in range(5)] + [dict(first='focal', tied=[])]*4
-    ax, = plot_cost_map(pd.DataFrame(tied, index), 'blend').axes
-    assert sorted(o.get_text() for o in ax.texts) == ['blend', 'focal']
-    ax, = plot_cost_map(pd.DataFrame([dict(first='knn', tied=[])] + tied[1:], index), 'blend').axes
-    assert [o.get_text() for o in ax.get_legend().texts] == ['knn'] # too small for its name
 
 
 def test_pages_share_one_stylesheet(tries):

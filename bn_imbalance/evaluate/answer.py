@@ -30,6 +30,7 @@ def most_possible(goal, prevalence): # what is possible in 1000 images
     out = dict(found=rare, missed=rare, alarms=rest, cost=costs)
     return out if goal.cost_miss else out | dict(value=1.)
 
+# %% ../../nbs/evaluate/07_answer.ipynb #e2c47f5d
 def _measured(lb, name):
     if lb.subjects in EXACT and lb.by_prevalence is not None: return _exact(lb, name)['value']
     return [float(lb[name][lb.metric, k]) for k in STATS]
@@ -37,7 +38,6 @@ def _measured(lb, name):
 def _most(lb): # the largest value that its measure can have
     return most_possible(lb.goal, lb.prevalence)['cost'] if lb.goal.cost_miss else 1.
 
-# %% ../../nbs/evaluate/07_answer.ipynb #exact001
 EXACT = 1, 2, 3, 4 # rare subjects: splits of so few say less than exact intervals
 
 def _exact(lb, name): # measure -> mean, low, high
@@ -54,6 +54,7 @@ def _exact(lb, name): # measure -> mean, low, high
     value = np.clip(mean_interval(at.value), 0, 1).tolist()
     return out | dict(value=out.get(lb.goal.metric.name, value))
 
+# %% ../../nbs/evaluate/07_answer.ipynb #8f20e253
 def in_1000(lb, name)->dict: # measure -> mean, low, high
     "What a recipe does in 1000 images; without `by_prevalence` no more than its measure"
     if lb.by_prevalence is None:
@@ -76,6 +77,7 @@ def _value(o, goal): # the measure in words
     at = f' at a recall of {digits(goal.min_recall)}' if goal.min_recall else ''
     return f'{measure_word(goal)} {range_text(*o[k])}{at}' if k in o else ''
 
+# %% ../../nbs/evaluate/07_answer.ipynb #53decc6c
 def _expect(lb, rare):
     "In 1000 images: what the recommended recipe does, and plain training, and doing nothing"
     r, goal = lb.recommended, lb.goal
@@ -116,6 +118,7 @@ def _reason(lb, near):
     quick = t[near].idxmin()
     return f' {quick} trains {t[r]/t[quick]:.0f} times as fast.' if t[quick] < t[r]/2 else ''
 
+# %% ../../nbs/evaluate/07_answer.ipynb #94b27814
 def _unreached(lb):
     "Why even the best recipe is not enough; '' if it is"
     if lb.few: return ''
@@ -129,6 +132,7 @@ def _unreached(lb):
         return f'No recipe reaches a recall of {digits(goal.min_recall)}. {best}'
     return ''
 
+# %% ../../nbs/evaluate/07_answer.ipynb #0cf52e4f
 def _take(lb, standing, better):
     r = lb.recommended
     near, unsure = ([*standing.index[standing == k]] for k in ('practically as good', 'undecided'))
@@ -190,6 +194,7 @@ def _few(lb, run, rare):
         yield (f'The {rare} images of a test set show {subjects} subjects. Add other subjects, not '
                'more images of these.')
 
+# %% ../../nbs/evaluate/07_answer.ipynb #2a8f6357
 def _beware(lb, run, rare, rest, findings):
     "Sentences, the worst first"
     p, one = lb.prevalence, lb[lb.recommended]
@@ -246,6 +251,7 @@ class Answer:
         return re.sub(r'(?<=\s)--[^\s<]+', r'<span style="white-space:nowrap">\g<0></span>', html)
     def __repr__(self): return self.text()
 
+# %% ../../nbs/evaluate/07_answer.ipynb #e011fb46
 def kept_answer(about:dict)->Answer|None: # None: it was made without a comparison
     "What the comparison said that a model's recipe was taken from"
     if 'answer' not in about: return None
@@ -263,6 +269,7 @@ def _numbers(lb, standing, better, optimism):
                 in_1000=each | dict(never=never), standing=standing.to_dict(), p_better=chances,
                 optimism=optimism, runs=lb.n)
 
+# %% ../../nbs/evaluate/07_answer.ipynb #a14c3ecc
 def class_words(run)->tuple: # rare, rest
     "The user's classes, if their names fit into a sentence; without a run they are unknown"
     def word(label, else_):

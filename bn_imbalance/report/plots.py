@@ -25,6 +25,7 @@ RECIPE_COLORS = dict(plain='#555555', final_bn=_GREEN, final_bn_features=_SKY, w
 # of what is no recipe, such as backbones: first those that no recipe has, never that of final_bn
 OTHER_COLORS = sorted(set(OKABE_ITO) - {_GREEN}, key=lambda c: (c in RECIPE_COLORS.values(), c))
 
+# %% ../../nbs/report/00_plots.ipynb #e77e9660
 def axes(rows=1, cols=1, w=7, h=3, **kwargs): # panels; inches; for `Figure.subplots`
     "A figure and an array of its panels, without frames above and at the right"
     fig = Figure(figsize=(w, h), layout='constrained')
@@ -46,6 +47,7 @@ def recipe_color(name:str)->str: # hexadecimal
     other = RECIPE_COLORS['final_bn'] if name.startswith('final_bn') else '#AAAAAA'
     return RECIPE_COLORS.get(name.split(':')[0], other)
 
+# %% ../../nbs/report/00_plots.ipynb #ccc6f9ec
 def _line_styles(names):
     "Colour, marker and dashes by name: recipes of one colour differ by dashes, and all by markers"
     colors, out = [recipe_color(n) for n in names], {}
@@ -105,9 +107,9 @@ def plot_thresholds(
     return fig
 
 # %% ../../nbs/report/00_plots.ipynb #0c6415fb
-def plot_prevalence(lb:Leaderboard, names=None)->Figure: # None: the first four, and plain
+def plot_prevalence(lb:Leaderboard)->Figure: # of the first four, and plain
     "What the goal measures of each recipe, over the prevalence of the minority"
-    names = names or dict.fromkeys([*lb.names[:4], 'plain', 'plain:tuned'])
+    names = dict.fromkeys([*lb.names[:4], 'plain', 'plain:tuned'])
     costs, by = lb.goal.metric.name == 'cost', lb.by_prevalence
     fig, ((ax,),) = axes(w=7.5, h=3.8)
     for name, style in _line_styles([n for n in names if n in lb.names]).items():
@@ -143,6 +145,7 @@ def _regions(t, name): # of three cells or more: the cell in the middle of each
     cells = [np.argwhere(found == k + 1) for k in range(n)]
     return [o[((o - o.mean(0))**2).sum(1).argmin()] for o in cells if len(o) > 2]
 
+# %% ../../nbs/report/00_plots.ipynb #5508faa2
 def plot_cost_map(best:pd.DataFrame, usual:str=None)->Figure: # of `cost_map`; the recommended
     "Where which recipe is the cheapest: the usual one, wherever no other is seen to be cheaper"
     usual = usual or best['first'].mode()[0]
@@ -195,12 +198,11 @@ def plot_datasets(df, goal=Goal())->Figure:
 def plot_margins(
     runs:list,                      # of `Run`
     names=('plain', 'final_bn'),    # recipes; those without runs are left out
-    seed:int=None,                  # which run; None: the first
     labels=('majority', 'minority') # names of the classes
 )->Figure: # one histogram per recipe
-    "Where the test images lie relative to the decision boundary"
-    seed = min(r.seed for r in runs) if seed is None else seed
-    found = {r.recipe: r for r in runs if r.seed == seed and not r.failed}
+    "Where the test images of the first seed lie relative to the decision boundary"
+    first = min(r.seed for r in runs)
+    found = {r.recipe: r for r in runs if r.seed == first and not r.failed}
     found = {n: found[n] for n in names if n in found}
     fig, axs = axes(1, len(found), w=4.4*len(found), h=2.9, sharey=True)
     for ax, (name, r) in zip(axs.flat, found.items()):
