@@ -3,13 +3,8 @@ import json, re
 from html import unescape
 import pytest
 from conftest import QUICK
-from test_controls import made_up
-from bn_imbalance.evaluate.goal import Goal
-from bn_imbalance.evaluate.leaderboard import far_behind, rank_recipes
 from bn_imbalance.metrics import range_text
 
-COSTS = Goal(20, 1, prevalence=.02)
-def field(skills, seeds=4): return [made_up(n, k, seed) for n, k in skills.items() for seed in range(seeds)]
 
 @pytest.mark.parametrize('numbers,text', [
     ((-.042, -118.2, 118.2), '0 (0 to 118)'), ((17.36, 14.9, 19.8), '17 (15 to 20)'),
@@ -68,13 +63,3 @@ def test_a_log_gets_a_line_now_and_then(command, folder, tmp_path, monkeypatch):
     code, text, err = command('bn-compare', folder, '--recipes', 'plain,final_bn', '--out', tmp_path/'out', *QUICK)
     assert code == 0 and re.search(r'\d of 4 runs, \d+ minutes left; \d+ a minute, best so far: ', err), err
     assert 'minutes left' not in text
-
-
-def test_recipes_far_behind_stop_after_two_splits():
-    runs = field({'plain': 1., 'focal': 1.1, 'knn': .9, 'final_bn': 4., 'ridge': 3.9}, 6)
-    behind = far_behind([r for r in runs if r.seed < 2], Goal(prevalence=.02, cost_miss=20, cost_alarm=1), {'plain'})
-    assert {'focal', 'knn'} == set(behind)
-    lb = rank_recipes([r for r in runs if r.seed < 2 or r.recipe not in behind], Goal())
-    assert set(lb.stopped) == set(behind) and set(lb.names) == {'plain', 'final_bn', 'ridge'} and lb.n == 6
-    whole = rank_recipes([r for r in runs if r.recipe not in behind], Goal())
-    assert not whole.stopped and whole.table.equals(lb.table)

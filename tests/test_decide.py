@@ -1,19 +1,9 @@
 """The decision against brute force, its promises against simulation, and that no test image has a say in its own
 threshold."""
 import numpy as np, pandas as pd, pytest
-from hypothesis import given, settings, strategies as st
-from scipy.special import expit, logit
-from bn_imbalance.evaluate.thresholds import calibrate
+from scipy.special import logit
 from bn_imbalance.evaluate.decision import evaluate_decision, performance, review_bounds
 from bn_imbalance.evaluate.goal import Goal
-
-problems = st.integers(0, 10**6).map(lambda seed: draw(np.random.default_rng(seed)))
-
-
-def draw(rng):
-    y = np.r_[0, 1, (rng.random(rng.integers(1, 60)) < .2)].astype(int)
-    m = rng.normal(2*y - 1, rng.choice([.3, 1, 3]))
-    return y, np.round(m, 1) if rng.random() < .5 else m
 
 
 def two(m): return np.c_[0*np.asarray(m), m] # logits with this margin
@@ -30,31 +20,6 @@ def made_up(seed=0, n=400, rare=.06, gap=2.):
         t = pd.DataFrame(dict(path=ids, digest=ids, group=ids, seed=k, split=split, y=y, z0=z[:, 0], z1=z[:, 1]))
         parts.append(t[t.split != ''])
     return pd.concat(parts, ignore_index=True)
-
-
-@settings(max_examples=60, deadline=None)
-@given(problems, st.floats(.01, .99))
-def test_calibration_keeps_the_order_and_is_never_certain(problem, prevalence):
-    y, m = problem
-    n = np.bincount(y)
-    scale, (_, shift) = calibrate(y, two(m), [1 - prevalence, prevalence], n)
-    assert scale >= 0 and np.isfinite([scale, shift]).all()
-    flat, _ = calibrate(y, two(np.where(y == 1, -1., 1.)), [1 - prevalence, prevalence], n) # ranks the wrong way round
-    assert flat == 0
-    sure, (_, shift) = calibrate(y, two(np.where(y == 1, 1., -1.)), [.5, .5], n) # separates without error
-    p = expit(sure*np.array([-1, 1]) + shift)
-    np.testing.assert_allclose(p, [1/(n[0] + 2), (n[1] + 1)/(n[1] + 2)], atol=.01)
-
-
-def test_calibrated_probabilities_are_frequencies():
-    rng = np.random.default_rng(0)
-    y = (rng.random(20000) < .1).astype(int)
-    m = 3*rng.normal(2*y - 1, 1) + 1.5
-    scale, (_, shift) = calibrate(y, two(m), np.bincount(y)/len(y), np.bincount(y))
-    p = expit(scale*m + shift)
-    for lo, hi in (0, .05), (.05, .3), (.3, .7), (.7, 1):
-        at = (p >= lo) & (p < hi)
-        assert abs(y[at].mean() - p[at].mean()) < .03
 
 
 @pytest.mark.parametrize('n', [4, 9, 30])

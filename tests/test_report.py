@@ -7,8 +7,7 @@ from test_controls import made_up
 from bn_imbalance.report import ablation, backbones, learning_curve, comparison as report
 from bn_imbalance.evaluate.choice import tuning_trials, with_tuned
 from bn_imbalance.evaluate.goal import Goal
-from bn_imbalance.evaluate.leaderboard import (
-    rank_recipes, leaderboard_text, rank_table, tuned_table, tuned_text)
+from bn_imbalance.evaluate.leaderboard import rank_recipes, rank_table, tuned_table, tuned_text
 from bn_imbalance.report.plots import OKABE_ITO, RECIPE_COLORS, plot_datasets, recipe_color
 
 COSTS, RECALL, SHARE = Goal(20, 1, prevalence=.01), Goal(min_recall=.9, prevalence=.01), Goal(prevalence=.01)
@@ -202,12 +201,3 @@ def test_a_report_lists_mistakes_in_the_terms_of_the_field(tries, tmp_path):
     assert (t[t.kind == 'false positive'].probability > .5).all()
     page = report.report_html(tries, rank_recipes(tries), split)
     assert 'What goes wrong' in page and f'{n["false negative"]} false negatives' in page
-
-
-def test_the_leaderboard_names_what_it_shows(tries):
-    _, lb, _ = tuned(tries, COSTS)
-    heads = list(leaderboard_text(lb))
-    assert heads == ['cost per 1000, 1 % rare', 'minus plain', 'minus best', 'found per 1000',
-                     'false alarms per 1000', 'precision', 'F1', 'AUROC', 'won', 'rank']
-    _, lb, _ = tuned(tries, Goal())
-    assert list(leaderboard_text(lb)) == ['F1, 50 % rare', *heads[1:]]

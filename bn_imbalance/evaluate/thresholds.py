@@ -46,12 +46,14 @@ def platt_probabilities(y, m, prevalence)->np.ndarray: # labels, margins (n,) ->
     scale, (_, shift) = calibrate(y, np.c_[0*m, m], [1 - prevalence, prevalence], np.bincount(y))
     return expit(scale*m + shift)
 
+# %% ../../nbs/evaluate/03_thresholds.ipynb #e0b66eb1
 def default_method(goal:Goal, prevalence, n:int)->str: # `n`: images of the majority
     "The way to a threshold that has proved best in the stored comparison (`evaluate_prevalences`)"
     if not goal.cost_miss: return 'weighted'
     odds = prevalence*goal.cost_miss/((1 - prevalence)*goal.cost_alarm) # all misses to all alarms
     return 'weighted' if 3/n <= odds <= 1 else 'calibrated'
 
+# %% ../../nbs/evaluate/03_thresholds.ipynb #b97e4c83
 def choose_threshold(
     y,         # labels (n,), 1 is the minority
     m,         # margins (n,)
