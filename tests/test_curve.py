@@ -1,12 +1,8 @@
 """Learning curves: nested subjects, resumed, told apart in the store, foretold, and the size of a test."""
 import shutil
 import numpy as np, pandas as pd, pytest
-from hypothesis import given, settings, strategies as st
-from scipy.stats import binomtest
 from bn_imbalance.training import sweep
 from bn_imbalance.core import BadInput, load_settings
-from bn_imbalance.evaluate.curves import (
-    fit_power_law, extrapolate, power_law, test_size as size_of_test, wilson_half_width)
 from bn_imbalance.data.items import read_data
 from bn_imbalance.data.splits import draw_split, subsample_subjects
 from bn_imbalance.evaluate.goal import Goal
@@ -15,34 +11,6 @@ from bn_imbalance.recipes.registry import get_recipes
 from bn_imbalance.evaluate.prevalence import evaluate_at
 from conftest import QUICK
 from deployed import one_line
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.floats(0, .1), st.floats(.1, 2), st.floats(.2, 1.5))
-def test_a_power_law_is_found_again(a, b, c):
-    n = np.array([5, 10, 20, 40, 80])
-    error = power_law((a, b, c), n)
-    if error.max() < 1: np.testing.assert_allclose(power_law(fit_power_law(n, error), n), error, atol=5e-3)
-
-
-def test_what_is_foretold_lies_in_its_interval():
-    rng = np.random.default_rng(0)
-    t = pd.DataFrame([(n, seed, .8*n**-.5*rng.lognormal(0, .1)) for n in (5, 10, 20) for seed in range(6)],
-                     columns=['n', 'seed', 'error'])
-    mean, low, high = extrapolate(t, [20, 40])
-    assert (low <= mean).all() and (mean <= high).all() and mean[1] < mean[0] and abs(mean[1] - .8*40**-.5) < .03
-    flat = extrapolate(t.assign(error=0.), [40])
-    np.testing.assert_allclose(flat, 0, atol=1e-3)
-    much = extrapolate(t.assign(error=3*t.error), [40])[0] # dearer than doing without a model
-    np.testing.assert_allclose(much, 3*mean[1:], rtol=.05)
-
-
-@pytest.mark.parametrize('rate,within', [(.95, .03), (.5, .1), (.99, .01), (1., .05)])
-def test_size_of_a_test(rate, within):
-    n = size_of_test(rate, within)
-    ci = binomtest(round(rate*10**4), 10**4).proportion_ci(method='wilson')
-    assert wilson_half_width(rate, 10**4) == pytest.approx((ci.high - ci.low)/2, abs=1e-4)
-    assert wilson_half_width(rate, n) <= within < wilson_half_width(rate, n - 1)
 
 
 def test_smaller_sizes_are_parts_of_larger_ones(folder):

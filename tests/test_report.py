@@ -115,14 +115,6 @@ def test_a_backbone_never_has_the_colour_of_final_bn():
     assert not set(colors[:3]) & set(RECIPE_COLORS.values())
 
 
-def test_a_curve_is_named_and_turned_by_its_goal():
-    t = pd.DataFrame([(n, 'made up', 'plain', s, 100./n, .9, 50) for n in (5, 10, 20) for s in range(3)],
-                     columns='n data recipe seed value recall tested'.split())
-    c = learning_curve.Curve(t, COSTS)
-    assert c.lower and c.label == 'cost per 1000, 1 % rare' and c.without_model == pytest.approx(200)
-    assert not learning_curve.Curve(t).lower and learning_curve.Curve(t).label == 'F1'
-
-
 # What figures say of themselves
 
 NAMED = dict(blue=(190, 260), orange=(15, 45), red=(340, 375), green=(90, 175), yellow=(46, 70),

@@ -16,6 +16,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     leaderboard=['Leaderboard', 'rank_recipes', 'results', 'failures', 'far_behind',
         'leaderboard_text', 'by_class_text', 'interval_text', 'rank_table', 'paper_table'],
     answer=['Answer', 'make_answer', 'answer_table'],
-    curves=['fit_power_law', 'extrapolate', 'test_size'],
     decision=['decide', 'evaluate_decision', 'performance', 'out_of_fold'],
     unlike=['typicality', 'unlike_text']))

@@ -13,5 +13,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     comparison=['write_report', 'write_overview', 'read_answer'],
     ablation=['write_ablation', 'is_ablation', 'ablation_verdict', 'configurations', 'effects',
         'main_effects', 'paper_best', 'varied'],
-    learning_curve=['write_curve', 'read_curve', 'is_curve', 'curve_text', 'plot_curve'],
+    learning_curve=['write_curve', 'read_curve', 'is_curve', 'curve_text', 'plot_curve',
+        'fit_power_law', 'extrapolate', 'test_size'],
     backbones=['write_backbones', 'backbone_folder']))

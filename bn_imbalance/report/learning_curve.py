@@ -8,7 +8,6 @@ __all__ = ['plot_curve', 'write_curve']
 # %% ../../nbs/report/05_learning_curve.ipynb #c18cb00a
 from ..core import BadInput, write_atomic
 from ..metrics import digits, interval_text, mean_interval, number
-from ..evaluate.curves import extrapolate, test_size, wilson_half_width
 from ..evaluate.goal import Goal
 from ..evaluate.leaderboard import rank_recipes
 from ..evaluate.runs import read_runs
@@ -19,6 +18,39 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from matplotlib.figure import Figure
+from scipy.optimize import least_squares
+from scipy.special import ndtri
+
+# %% ../../nbs/report/05_learning_curve.ipynb #f704fd5f
+def power_law(abc, n)->np.ndarray: # error at numbers of examples; `abc` from `fit_power_law`
+    a, b, c = abc
+    return a + b*np.asarray(n, float)**-c
+
+def fit_power_law(
+    n,    # numbers of examples (k,)
+    error # 0 is perfect, 1 as good as nothing (k,)
+)->np.ndarray: # a, b, c of a + b n^-c
+    "Least squares within 0 <= a, 0 <= b, 0 <= c <= 2; a is 0 for fewer than four different n"
+    n, error = np.asarray(n, float), np.asarray(error, float)
+    k, unit, most = 3 if len(np.unique(n)) >= 4 else 2, n.min(), max(1., error.max())
+    def rest(o): return (o[2] if k == 3 else 0) + o[0]*(n/unit)**-o[1] - error
+    start = [max(error[n == unit].mean(), 1e-3), .5, 0.][:k]
+    fit = least_squares(rest, start, bounds=([0]*k, [most, 2, most][:k])).x
+    return np.r_[fit[2] if k == 3 else 0., fit[0]*unit**fit[1], fit[1]]
+
+# %% ../../nbs/report/05_learning_curve.ipynb #df37a223
+def extrapolate(
+    t:pd.DataFrame, # columns n, seed, error: a learning curve of one recipe
+    at,             # numbers of examples (k,)
+    draws=300       # resamples of the seeds
+)->np.ndarray: # mean, low, high: 95 % (3, k)
+    "The error at other sizes; the interval knows the seeds, not whether the law holds"
+    rng = np.random.default_rng(0)
+    wide = t.pivot(index='n', columns='seed', values='error').dropna(axis=1)
+    def one(w): return power_law(fit_power_law(np.repeat(wide.index, w.shape[1]), w.ravel()), at)
+    w, k = wide.to_numpy(), wide.shape[1]
+    each = [one(w[:, rng.integers(k, size=k)]) for _ in range(draws)]
+    return np.stack([one(w), *np.quantile(each, [.025, .975], axis=0)])
 
 # %% ../../nbs/report/05_learning_curve.ipynb #de228202
 @dataclass
@@ -94,6 +126,18 @@ def _more_subjects(c, best, sizes):
             f'{interval_text(*_forecast(c, best, n))} for {n} subjects, where '
             f'{number(c.value(now))} was measured.')
 
+# %% ../../nbs/report/05_learning_curve.ipynb #c82b1d83
+def wilson_half_width(rate, n)->float: # `n`: subjects looked at
+    "Half the width of Wilson's 95 % interval of a proportion"
+    z2 = ndtri(.975)**2
+    return float(np.sqrt(z2*(rate*(1 - rate)/n + z2/(4*n**2)))/(1 + z2/n))
+
+def test_size(rate, within)->int: # a rate to be promised, half the width of its 95 % interval
+    "How many subjects a test needs for a rate to be known that well"
+    n = 1
+    while wilson_half_width(rate, n) > within: n *= 2
+    return next((k for k in range(n//2 + 1, n + 1) if wilson_half_width(rate, k) <= within), 1)
+
 # %% ../../nbs/report/05_learning_curve.ipynb #ab1a9311
 def curve_verdict(c, subjects=None, recall=.95, within=.03)->list:
     "Paragraphs: what more images would bring, and how many subjects a test of that recall needs"
@@ -120,6 +164,7 @@ def curve_from_runs(runs, goal=Goal())->Curve: # subjects of the minority in tra
     (prevalence, *_), tables = zip(*[at(n, rs) for n, rs in sorted(runs.items())])
     return Curve(pd.concat(tables, ignore_index=True), replace(goal, prevalence=prevalence))
 
+# %% ../../nbs/report/05_learning_curve.ipynb #3f16b514
 def is_curve(out)->bool:
     "Was the folder written by `bn-compare --curve`?"
     return len([p for p in Path(out).glob('n*') if p.name[1:].isdigit()]) > 2
