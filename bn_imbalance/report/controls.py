@@ -30,6 +30,7 @@ def _encoded(x)->list: # text, lowest, step
     whole = ((x - low)/step).round().clip(0, 65535).astype('<u2')
     return [base64.b64encode(whole.tobytes()).decode(), low, step]
 
+# %% ../../nbs/report/02_controls.ipynb #6c5b1939
 def controls_data(runs)->dict: # recipes, t (Student's quantile), runs with margins
     "What the script needs of runs of two classes that did not fail"
     def margins(r):
@@ -71,6 +72,7 @@ def dots(found, missed, alarms)->dict: # found, missed, alarms, passed: whole nu
     alarms = min(whole(alarms), 1000 - rare)
     return dict(found=found, missed=rare - found, alarms=alarms, passed=1000 - rare - alarms)
 
+# %% ../../nbs/report/02_controls.ipynb #4b52fa49
 def waffle_html(n, rare='rare')->str: # from `dots`; what the rare class is called
     "A picture of them, 40 to a row, with a text and a legend; `controls.js` draws the same"
     k, parts = 0, []
@@ -112,6 +114,7 @@ def _waffle(answer, rare): # of the recommended recipe; without an answer for th
     n = 'found' in o and dots(*(o[k][0] for k in ('found', 'missed', 'alarms')))
     return Div(NotStr(waffle_html(n, escape(rare)) if n else ''), cls='waffle')
 
+# %% ../../nbs/report/02_controls.ipynb #54a576d2
 def controls_form(data:dict, goal:Goal=Goal(), prevalence:float=.01, id:str='controls',
                   answer:Answer=None):
     "A thousand dots with sliders for prevalence, costs and recall, and a leaderboard that follows"
