@@ -5,10 +5,9 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from conftest import COMMON, SMALL, numbers
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from torch import nn
 from bn_imbalance.training import run as runs
-from bn_imbalance.report.ablation import effects
 from bn_imbalance.core import BadInput
 from bn_imbalance.data.splits import draw_split
 from bn_imbalance.recipes.ablation import grid, switched
@@ -56,28 +55,6 @@ def test_mixup_of_the_paper_is_of_images(on):
     assert not recipes['mixup'].on_images and choose_engine(recipes['mixup'], SMALL) == 'features'
     assert 'features on frozen backbones' in recipes['mixup'].doc and 'mixup' in recipes['remix'].doc
     assert choose_engine(recipes['mixup'], replace(SMALL, engine='images')) == 'images' # where images are mixed
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10**6))
-def test_effects_are_differences_of_means(seed):
-    rng = np.random.default_rng(seed)
-    df = pd.DataFrame([dict(seed=i, **{k: int(k in config_switches(r.name)) for k in SWITCHES})
-                       for i in range(3) for r in grid()])
-    df['f1_minority'] = rng.random(len(df))
-    e, f1 = effects(df), df.f1_minority
-    on = lambda k: df[k] == 1
-    assert e.loc[('MX', 'MX'), 'mean'] == pytest.approx(f1[on('MX')].mean() - f1[~on('MX')].mean())
-    bn = lambda where: f1[on('BN') & where].mean() - f1[~on('BN') & where].mean()
-    assert e.loc[('BN', 'UF'), 'mean'] == pytest.approx(bn(on('UF')) - bn(~on('UF')))
-    assert effects(df.drop(index=5)).seeds.iloc[0] in (2, 3) # one run less: still solvable, or the seed is left out
-
-
-def test_effects_leave_out_what_cannot_be_compared():
-    df = pd.DataFrame([dict(seed=i, BN=b, WL=w, DA=0, MX=0, UF=0, WD=0, f1_minority=b)
-                       for i in range(2) for b in (0, 1) for w in (0, 1)])
-    assert effects(df[1:]).seeds.iloc[0] == 1
-    with pytest.raises(BadInput, match='too many have failed'): effects(df[df.BN*df.WL == 0])
 
 
 def test_forward_engine_is_end_to_end(data):

@@ -1,7 +1,6 @@
 """Several backbones: the same splits, a report for each, and which matters more."""
 import sys
 import numpy as np, pandas as pd, pytest
-from bn_imbalance.report.backbones import parts_of_variance
 from bn_imbalance.core import BadInput
 from bn_imbalance.models.backbones import load_network
 from conftest import QUICK
@@ -35,18 +34,6 @@ def test_command(folder, command, tmp_path):
 def test_bad_backbones(arch, more, message, folder, command, tmp_path):
     one_line(command('bn-compare', folder, '--out', tmp_path/'o', *quick(arch), *more), message)
     assert not (tmp_path/'o').exists()
-
-
-def test_parts_of_variance_are_a_two_way_analysis():
-    rng = np.random.default_rng(0)
-    t = pd.DataFrame([(b, r, s, rng.normal(3*i + j)) for i, b in enumerate('ab') for j, r in enumerate('wxyz')
-                      for s in range(3)], columns=['backbone', 'recipe', 'seed', 'value'])
-    p = parts_of_variance(t)
-    np.testing.assert_allclose(p.sum(axis=1), 1)
-    v = t[t.seed == 0].pivot(index='recipe', columns='backbone', values='value')
-    off = v - v.to_numpy().mean()
-    np.testing.assert_allclose(p.backbone[0], 4*(off.mean()**2).sum()/(off**2).sum().sum())
-    assert p.backbone.min() > p.interaction.max()
 
 
 @pytest.mark.parametrize('arch', ['tf_efficientnet_lite1', 'tf_efficientnet_lite2'])

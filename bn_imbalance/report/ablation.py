@@ -41,6 +41,7 @@ def epoch_table(runs): # a row per run and epoch: loss, F1 of the minority, AURO
                               **{f'{k}_{m}': v for k in ('valid', 'test') for m, v in e[k].items()})
                          for r in runs for i, e in enumerate(r.history, 1)])
 
+# %% ../../nbs/report/04_ablation.ipynb #4d53597b
 def is_ablation(runs)->bool:
     return all(set(config_switches(r.recipe)) <= set(SWITCHES) for r in runs)
 
@@ -196,6 +197,7 @@ def _effects_text(lb):
                for (a, b), r in strong.iterrows()]
     return out + ['Effects do not add up. ' + ' '.join(changes)] if changes else out
 
+# %% ../../nbs/report/04_ablation.ipynb #c25fe65d
 def ablation_verdict(lb)->list:
     "The answer of an ablation in paragraphs, computed from it"
     df, best, n = lb.runs, lb.best, lb.n
@@ -223,6 +225,7 @@ def _effects_section(lb):
         note('Effect: all runs with the switch minus all without. Interaction: the effect of one '
              'switch where the other is on, minus that where it is off. One regression per seed.'))
 
+# %% ../../nbs/report/04_ablation.ipynb #2e22a5c8
 def _ablation_parts(lb, runs, command):
     notes = sorted({o.note for o in runs if o.note})
     some = [n for n in dict.fromkeys([*lb.names[:3], 'BN', 'none', lb.names[-1]]) if n in lb.names]

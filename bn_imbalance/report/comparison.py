@@ -60,6 +60,7 @@ def _mistakes_section(runs, split):
             parts += [P(f'{r.recipe}: {n}{more}'), thumbs(wrong.head(8), caption)]
     return section('What goes wrong', *parts)
 
+# %% ../../nbs/report/03_comparison.ipynb #0d9b7fc3
 def _images_section(split):
     n = pd.crosstab(split.split, split['class' if 'target' in split else 'label'])
     n = n.reindex(index=SPLITS, columns=class_names(split), fill_value=0).rename_axis('split')
@@ -80,6 +81,7 @@ def failed_html(runs):
     end = '; ...' if len(bad) > 10 else '.'
     return P(f'Failed and left out: {listed}{end}') if len(bad) else ''
 
+# %% ../../nbs/report/03_comparison.ipynb #1889cb46
 def _recipes_section(lb, runs):
     "The recipes side by side, as the terminal shows them"
     chosen = 'from the other images alone' if lb.few else 'chosen on validation images'
@@ -111,6 +113,7 @@ def _prevalence_section(lb):
         'For each prevalence: thresholds from validation images, and test images weighted to it.'),
         figure_html(plot_prevalence(lb), 'Each recipe over the prevalence'))
 
+# %% ../../nbs/report/03_comparison.ipynb #2ca7b07f
 def _quality_section(lb, prevalence):
     return folded('Better ranking, or another threshold? Calibration',
         P('A recipe can gain by ranking the images better, as AUROC and average precision show, or '
@@ -144,6 +147,7 @@ def _tuned_section(lb, trials):
              f'{"positive" if lb.lower else "negative"}, tuning on so few images has done harm.')
         ) if len(tuned_table(lb)) else ''
 
+# %% ../../nbs/report/03_comparison.ipynb #2a7e9fc4
 def _paper_section(df):
     paper = paper_table(df)
     return '' if paper is None else folded('The paper\'s numbers beside these', table_html(paper),
@@ -167,6 +171,7 @@ def _epochs_section(runs, names):
         f'{percent(test)} on test images. Where it is lower, false positives cost more F1.')
         ) if epochs else ''
 
+# %% ../../nbs/report/03_comparison.ipynb #f2698daa
 def methods_section(run, command=''):
     "How any run of a comparison was made, and the command that reproduces it"
     def listed(o, eq): return Code(', '.join(f'{k}{eq}{v}' for k, v in o.items()))
@@ -191,6 +196,7 @@ def _class_section(runs):
                   note('Mean F1 of each rare class against all others, at argmax. All other tables '
                        'give the mean over the rare classes.')) if runs[0].multiclass else ''
 
+# %% ../../nbs/report/03_comparison.ipynb #a79baacb
 def report_html(runs, lb, split=None, command='', trials=None, answer=None)->str:
     "The page; with the split of the first seed it shows images, with `tuning_trials` their gain"
     good = [r for r in runs if not r.failed]
@@ -241,13 +247,6 @@ def write_report(
     write_atomic(out/'answer.json', json.dumps(answer.to_dict() | dict(made_by=was), indent=1))
     return write_atomic(out/'report.html', page), lb, runs, answer
 
-def read_answer(out:str|Path, goal:Goal)->Answer|None: # None if the folder has none for this goal
-    "What was answered, word for word"
-    of = _made_by(Path(out)/'answer.json').get('goal') or {}
-    if of != asdict(goal) | dict(level=of.get('level')): return None
-    told = json.loads((Path(out)/'answer.json').read_text())
-    return Answer(**{k: v for k, v in told.items() if k != 'made_by'})
-
 def _made_by(path): # what the answer of last time was made with, if it can be read
     try: return json.loads(path.read_text())['made_by']
     except (OSError, ValueError, KeyError): return dict(command='', findings=[], options='')
@@ -260,6 +259,14 @@ def read_split(out, runs)->pd.DataFrame|None:
     how = dict(dtype=text, keep_default_na=False, encoding_errors='surrogateescape')
     try: return pd.read_csv(path, **how) if path.exists() else None
     except (OSError, ValueError) as e: raise BadInput(f'{path}: {e}') from e
+
+# %% ../../nbs/report/03_comparison.ipynb #fe7eb8cd
+def read_answer(out:str|Path, goal:Goal)->Answer|None: # None if the folder has none for this goal
+    "What was answered, word for word"
+    of = _made_by(Path(out)/'answer.json').get('goal') or {}
+    if of != asdict(goal) | dict(level=of.get('level')): return None
+    told = json.loads((Path(out)/'answer.json').read_text())
+    return Answer(**{k: v for k, v in told.items() if k != 'made_by'})
 
 # %% ../../nbs/report/03_comparison.ipynb #d6e58b28
 def write_overview(boards:list, out:str|Path)->Path: # the page
