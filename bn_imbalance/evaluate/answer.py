@@ -87,8 +87,7 @@ def _expect(lb, rare):
         other = f'; plain training {_value(plain, goal)}' if plain else ''
         return f'{r} has {_value(o, goal)}{other}.'
     n = {k: range_text(*o[k]) for k in ('found', 'missed', 'alarms')}
-    many = 1000*lb.prevalence
-    many = digits(many, 2 if many < 100 else 3)
+    many = digits(1000*lb.prevalence, 2 if lb.prevalence < .1 else 3)
     out = (f'Of 1000 images {many} {"is" if many == "1" else "are"} {rare}: {r} finds '
            f'{n["found"]}, misses {n["missed"]} and raises {n["alarms"]} false alarms; '
            f'{_value(o, goal)}.')
@@ -254,9 +253,8 @@ class Answer:
 # %% ../../nbs/evaluate/07_answer.ipynb #e011fb46
 def kept_answer(about:dict)->Answer|None: # None: it was made without a comparison
     "What the comparison said that a model's recipe was taken from"
-    if 'answer' not in about: return None
-    parts = 'take', 'expect', 'sure', 'beware', 'next'
-    return Answer(**{k: v for k, v in about['answer'].items() if k in parts})
+    told = about.get('answer')
+    return told and Answer(**{k: v for k, v in told.items() if k != 'numbers'})
 
 # %% ../../nbs/evaluate/07_answer.ipynb #df5ce1bd
 def _numbers(lb, standing, better, optimism):
@@ -308,13 +306,13 @@ def make_answer(
 def answer_table(lb:Leaderboard, most=8)->pd.DataFrame: # texts
     "What recipes do in 1000 images, and which can be told apart; plain is always among them"
     standing, *_ = evidence(lb)
-    names = [n for n in dict.fromkeys([lb.recommended, *lb.names])]
+    names = list(dict.fromkeys([lb.recommended, *lb.names]))
     always = {lb.recommended, 'plain'} & set(names)
     rest = [n for n in names if n not in always][:most - len(always)]
     def row(n):
         o = in_1000(lb, n)
         first = {lb.label: range_text(*_measured(lb, n), _most(lb))}
         counts = {k: range_text(*o[k]) for k in ('found', 'missed', 'alarms') if k in o}
-        if counts: counts['false alarms'] = counts.pop('alarms')
         return first | dict(standing=standing[n]) | counts
-    return pd.DataFrame({n: row(n) for n in names if n in {*always, *rest}}).T.rename_axis('recipe')
+    t = pd.DataFrame({n: row(n) for n in names if n in {*always, *rest}}).T.rename_axis('recipe')
+    return t.rename(columns=dict(alarms='false alarms'))

@@ -284,11 +284,10 @@ def tuned_table(lb:Leaderboard)->pd.DataFrame: # default, tuned, gain: mean, low
     "What tuning has brought, by the metric of the leaderboard"
     values, rows = lb.seeds(), {}
     for r in (n for n in lb.names if f'{n}:tuned' in lb.names):
-        both = values[[r, f'{r}:tuned']].dropna() # the seeds that both ran on
-        both.columns = ['default', 'tuned']
+        both = values[[r, f'{r}:tuned']].dropna().set_axis(['default', 'tuned'], axis=1)
         both['gain'] = both.tuned - both.default
-        if not len(both): continue
-        rows[r] = [x for c in both for x in mean_interval(both[c], overlap=lb.overlap)]
+        each = [mean_interval(both[c], overlap=lb.overlap) for c in both if len(both)]
+        if each: rows[r] = np.concatenate(each)
     columns = pd.MultiIndex.from_product([['default', 'tuned', 'gain'], STATS])
     res = pd.DataFrame.from_dict(rows, orient='index', columns=columns).rename_axis('recipe')
     return res.sort_values(('tuned', 'mean'), ascending=lb.lower, kind='stable')
@@ -297,10 +296,10 @@ def tuned_table(lb:Leaderboard)->pd.DataFrame: # default, tuned, gain: mean, low
 def tuned_text(lb:Leaderboard)->pd.DataFrame: # texts
     "`tuned_table` as it is shown"
     t = tuned_table(lb)
-    rows = [{f'{lb.label}, default': with_interval(r, 'default'),
-             f'{lb.label}, tuned': with_interval(r, 'tuned'),
-             'tuned minus default': with_interval(r, 'gain', True)} for _, r in t.iterrows()]
-    return pd.DataFrame(rows, t.index)
+    names = f'{lb.label}, default', f'{lb.label}, tuned', 'tuned minus default'
+    rows = [[with_interval(r, c, c == 'gain') for c in ('default', 'tuned', 'gain')]
+            for _, r in t.iterrows()]
+    return pd.DataFrame(rows, t.index, names)
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #3b644278
 def by_class(runs:list)->pd.DataFrame: # one row per recipe and seed

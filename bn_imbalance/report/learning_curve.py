@@ -26,10 +26,7 @@ def power_law(abc, n)->np.ndarray: # error at numbers of examples; `abc` from `f
     a, b, c = abc
     return a + b*np.asarray(n, float)**-c
 
-def fit_power_law(
-    n,    # numbers of examples (k,)
-    error # 0 is perfect, 1 as good as nothing (k,)
-)->np.ndarray: # a, b, c of a + b n^-c
+def fit_power_law(n, error)->np.ndarray: # numbers of examples, errors (k,) -> a, b, c of a + b n^-c
     "Least squares within 0 <= a, 0 <= b, 0 <= c <= 2; a is 0 for fewer than four different n"
     n, error = np.asarray(n, float), np.asarray(error, float)
     k, unit, most = 3 if len(np.unique(n)) >= 4 else 2, n.min(), max(1., error.max())
