@@ -1,5 +1,4 @@
-"""The decision against brute force, its promises against simulation, and that no test image has a say in its own
-threshold."""
+"""What the bounds of a decision promise, against simulation."""
 import numpy as np, pytest
 from bn_imbalance.evaluate.decision import review_bounds
 
