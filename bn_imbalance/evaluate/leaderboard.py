@@ -40,8 +40,6 @@ def failures(runs:list)->pd.DataFrame: # recipe, seed, reason
     return pd.DataFrame(rows, columns=['recipe', 'seed', 'reason'])
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #d9e8ad09
-STATS = 'mean', 'low', 'high'
-
 @dataclass
 class Leaderboard:
     "Who is best, by how much: computed once, and looked at in many ways"
@@ -68,16 +66,18 @@ class Leaderboard:
         return self.best if better else 'blend'
     @property
     def n(self)->int: return self.runs.seed.nunique() # seeds
-    @property
-    def metric(self)->str: # a column of `runs`
-        return 'goal_value' if self.goal.given else 'f1_minority'
+    @property # a column of `runs`
+    def metric(self)->str: return 'goal_value' if self.goal.given else 'f1_minority'
     @property
     def lower(self)->bool: return self.goal.metric.lower_is_better
     @property
     def prevalence(self)->float: return self.goal.prevalence or next(iter(self.known), None)
+    @property # without what was assumed
+    def asked(self)->Goal: return replace(self.goal, prevalence=None) if self.assumed else self.goal
     @property
-    def asked(self)->Goal: # without what was assumed
-        return replace(self.goal, prevalence=None) if self.assumed else self.goal
+    def label(self)->str: return self.goal.label(self.prevalence) # what is ranked by
+    @property
+    def few(self)->bool: return self.subjects in (1, 2) # too few to tell recipes apart?
     def __getitem__(self, name)->pd.Series: return self.table.loc[name] # all statistics of a recipe
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #45e2ce8e
@@ -98,17 +98,9 @@ def ahead(self:Leaderboard, a, b)->bool:
     _, low, high = self.difference(a, b)
     return high < 0 if self.lower else low > 0
 
-@patch(as_prop=True)
-def few(self:Leaderboard)->bool:
-    "Are there too few rare subjects to tell recipes apart?"
-    return self.subjects in (1, 2)
-
-@patch(as_prop=True)
-def label(self:Leaderboard)->str:
-    "The metric of the ranking in a few words"
-    return self.goal.label(self.prevalence)
-
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #37460500
+STATS = 'mean', 'low', 'high'
+
 def summarize(
     df:pd.DataFrame,          # from `results`
     goal:Goal=Goal(),         # what to rank by

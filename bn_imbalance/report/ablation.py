@@ -91,21 +91,23 @@ def plot_interactions(df, metric='f1_minority', label=None)->Figure:
 
 # %% ../../nbs/report/04_ablation.ipynb #ec6eba6f
 def _shown(df, metric, label):
-    "Columns of which effects are shown, with their labels: first the goal"
+    "What is shown, label -> `effects`, the goal first; and the switches, its largest effect first"
     more = {m.name: m.label for m in shown_in('effects') if m.name in df}
-    return {metric: label or METRICS[metric].label} | more
+    shown = {metric: label or METRICS[metric].label} | more
+    es = {label: effects(df, m) for m, label in shown.items()}
+    first = next(iter(es.values()))['mean']
+    return es, sorted(varied(df), key=lambda f: -abs(first[f, f]))
 
 def plot_effects(df, metric='f1_minority', label=None)->Figure:
     "Main effects of the switches on what counts, F1, AUROC and epochs to the best"
-    e, shown = effects(df, metric)['mean'], _shown(df, metric, label)
-    fs = sorted(varied(df), key=lambda f: abs(e[f, f]))
-    fig, (axs,) = axes(1, len(shown), w=1 + 3*len(shown), h=1.2 + .33*len(fs), sharey=True)
-    for ax, (m, label) in zip(axs, shown.items()):
-        stats = effects(df, m).loc[[(f, f) for f in fs], list(STATS)]
+    es, fs = _shown(df, metric, label)
+    fig, (axs,) = axes(1, len(es), w=1 + 3*len(es), h=1.2 + .33*len(fs), sharey=True)
+    for ax, (label, e) in zip(axs, es.items()):
+        stats = e.loc[[(f, f) for f in fs], list(STATS)].to_numpy().T
         ax.axvline(0, color='k', lw=.8)
-        error_bars(ax, stats.to_numpy().T, range(len(fs)), fmt='o', color='k', capsize=3)
+        error_bars(ax, stats, -np.arange(len(fs)), fmt='o', color='k', capsize=3)
         ax.set_xlabel(f'effect on {label}'); ax.margins(y=.1)
-    axs[0].set_yticks(range(len(fs)), [f'{f}  {SWITCHES[f]}' for f in fs])
+    axs[0].set_yticks(-np.arange(len(fs)), [f'{f}  {SWITCHES[f]}' for f in fs])
     fig.suptitle('On minus off, averaged over all other switches, 95 % intervals', fontsize=11)
     return fig
 
@@ -114,11 +116,9 @@ def _signed(effect): return interval_text(*effect[list(STATS)], True)
 
 def main_effects(df, metric='f1_minority', label=None)->pd.DataFrame:
     "What each switch does on average, the largest effect first, as texts"
-    es = {label: effects(df, m) for m, label in _shown(df, metric, label).items()}
-    first = next(iter(es.values()))['mean']
-    order = sorted(varied(df), key=lambda f: -abs(first[f, f]))
-    return pd.DataFrame({l: [_signed(e.loc[(f, f)]) for f in order] for l, e in es.items()},
-                        pd.Index([f'{f}: {SWITCHES[f]}' for f in order], name='switch'))
+    es, fs = _shown(df, metric, label)
+    return pd.DataFrame({l: [_signed(e.loc[(f, f)]) for f in fs] for l, e in es.items()},
+                        pd.Index([f'{f}: {SWITCHES[f]}' for f in fs], name='switch'))
 
 # %% ../../nbs/report/04_ablation.ipynb #24a42f05
 def configurations(lb)->pd.DataFrame:

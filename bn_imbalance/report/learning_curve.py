@@ -7,7 +7,7 @@ __all__ = ['plot_curve', 'write_curve']
 
 # %% ../../nbs/report/05_learning_curve.ipynb #c18cb00a
 from ..core import BadInput, write_atomic
-from ..metrics import digits, interval_text, mean_interval, number
+from ..metrics import interval_text, mean_interval, number
 from ..evaluate.goal import Goal
 from ..evaluate.leaderboard import rank_recipes
 from ..evaluate.runs import read_runs
@@ -136,8 +136,8 @@ def test_size(rate, within)->int: # a rate to be promised, half the width of its
     return next((k for k in range(n//2 + 1, n + 1) if wilson_half_width(rate, k) <= within), 1)
 
 # %% ../../nbs/report/05_learning_curve.ipynb #ab1a9311
-def curve_verdict(c, subjects=None, recall=.95, within=.03)->list:
-    "Paragraphs: what more images would bring, and how many subjects a test of that recall needs"
+def curve_verdict(c, subjects=None)->list:
+    "Paragraphs: what more images would bring, and how many subjects a test needs"
     best, sizes = c.names[0], sorted(map(int, c.table.n.unique()))
     g, n = c.table[c.table.recipe == best], sizes[-1]
     def at(m): return mean_text(g.value[g.n == m])
@@ -147,8 +147,8 @@ def curve_verdict(c, subjects=None, recall=.95, within=.03)->list:
             f'with {sizes[0]} it is {at(sizes[0])}.', _more_subjects(c, best, sizes),
             f'The recall of {best} with {n} subjects is {r:.2f}, measured on {tested} images of '
             f'{k} subjects in each test set: known within .{100*wilson_half_width(r, k):02.0f}. To '
-            f'promise a recall of {digits(recall)} within {digits(within)} a test needs '
-            f'{test_size(recall, within)} subjects of the minority.']
+            f'promise a recall of 0.95 within 0.03 a test needs {test_size(.95, .03)} subjects of '
+            'the minority.']
 
 # %% ../../nbs/report/05_learning_curve.ipynb #f5eada81
 def curve_from_runs(runs, goal=Goal())->Curve: # subjects of the minority in training -> runs
