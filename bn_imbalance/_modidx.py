@@ -890,8 +890,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'bn_imbalance/evaluate/answer.py'),
                                               'bn_imbalance.evaluate.answer._measured': ( 'evaluate/answer.html#_measured',
                                                                                           'bn_imbalance/evaluate/answer.py'),
-                                              'bn_imbalance.evaluate.answer._most': ( 'evaluate/answer.html#_most',
-                                                                                      'bn_imbalance/evaluate/answer.py'),
                                               'bn_imbalance.evaluate.answer._numbers': ( 'evaluate/answer.html#_numbers',
                                                                                          'bn_imbalance/evaluate/answer.py'),
                                               'bn_imbalance.evaluate.answer._reason': ( 'evaluate/answer.html#_reason',

@@ -35,9 +35,6 @@ def _measured(lb, name):
     if lb.subjects in EXACT and lb.by_prevalence is not None: return _exact(lb, name)['value']
     return [float(lb[name][lb.metric, k]) for k in STATS]
 
-def _most(lb): # the largest value that its measure can have
-    return most_possible(lb.goal, lb.prevalence)['cost'] if lb.goal.cost_miss else 1.
-
 EXACT = 1, 2, 3, 4 # rare subjects: splits of so few say less than exact intervals
 
 def _exact(lb, name): # measure -> mean, low, high
@@ -57,16 +54,14 @@ def _exact(lb, name): # measure -> mean, low, high
 # %% ../../nbs/evaluate/07_answer.ipynb #8f20e253
 def in_1000(lb, name)->dict: # measure -> mean, low, high
     "What a recipe does in 1000 images; without `by_prevalence` no more than its measure"
-    if lb.by_prevalence is None:
-        return dict(value=np.clip(_measured(lb, name), 0, _most(lb)).tolist())
+    if lb.by_prevalence is None: return dict(value=np.clip(_measured(lb, name), 0, 1).tolist())
     if lb.subjects in EXACT:
         out = _exact(lb, name)
         return {k: o for k, o in out.items() if k != 'value' or not lb.goal.cost_miss}
-    by, out = lb.by_prevalence, {}
+    by = lb.by_prevalence
     at = by[(by.recipe == name) & np.isclose(by.prevalence, lb.prevalence)]
-    for k, most in most_possible(lb.goal, lb.prevalence).items():
-        if k in at: out[k] = np.clip(mean_interval(at[k], overlap=lb.overlap), 0, most).tolist()
-    return out
+    return {k: np.clip(mean_interval(at[k], overlap=lb.overlap), 0, most).tolist()
+            for k, most in most_possible(lb.goal, lb.prevalence).items() if k in at}
 
 # %% ../../nbs/evaluate/07_answer.ipynb #97822a25
 def measure_word(goal):
@@ -305,13 +300,14 @@ def make_answer(
 # %% ../../nbs/evaluate/07_answer.ipynb #9c0ffee0
 def answer_table(lb:Leaderboard, most=8)->pd.DataFrame: # texts
     "What recipes do in 1000 images, and which can be told apart; plain is always among them"
-    standing, *_ = evidence(lb)
+    standing, top = lb.standing, 1.
+    if lb.goal.cost_miss: top = most_possible(lb.goal, lb.prevalence)['cost']
     names = list(dict.fromkeys([lb.recommended, *lb.names]))
     always = {lb.recommended, 'plain'} & set(names)
     rest = [n for n in names if n not in always][:most - len(always)]
     def row(n):
         o = in_1000(lb, n)
-        first = {lb.label: range_text(*_measured(lb, n), _most(lb))}
+        first = {lb.label: range_text(*_measured(lb, n), top)}
         counts = {k: range_text(*o[k]) for k in ('found', 'missed', 'alarms') if k in o}
         return first | dict(standing=standing[n]) | counts
     t = pd.DataFrame({n: row(n) for n in names if n in {*always, *rest}}).T.rename_axis('recipe')
