@@ -2,13 +2,11 @@
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest
 from conftest import QUICK, SMALL, write_folder
-from hypothesis import given, settings
 from bn_imbalance.training import run as runs_module
 from bn_imbalance.evaluate.choice import best_variant, tuning_trials, with_tuned
 from bn_imbalance.core import load_settings
 from bn_imbalance.data.items import read_data, targets
 from bn_imbalance.data.splits import draw_split
-from bn_imbalance.evaluate.goal import Goal
 from bn_imbalance.recipes.base import recipes
 from bn_imbalance.recipes.registry import get_recipes
 from bn_imbalance.evaluate.runs import read_runs
@@ -19,7 +17,7 @@ TRIES = 3
 TO_TRY = recipes_to_run(replace(SMALL, recipes=['plain', 'focal'], tune=TRIES))[0]
 
 
-def tries_of(runs, goal=Goal()): return tuning_trials(runs, {r.recipe for r in runs}, goal)
+def tries_of(runs): return tuning_trials(runs, {r.recipe for r in runs})
 
 
 @pytest.fixture(scope='module')
