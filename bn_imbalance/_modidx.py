@@ -1027,8 +1027,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                'bn_imbalance/evaluate/leaderboard.py'),
                                                    'bn_imbalance.evaluate.leaderboard._rare_subjects': ( 'evaluate/leaderboard.html#_rare_subjects',
                                                                                                          'bn_imbalance/evaluate/leaderboard.py'),
-                                                   'bn_imbalance.evaluate.leaderboard._stopped': ( 'evaluate/leaderboard.html#_stopped',
-                                                                                                   'bn_imbalance/evaluate/leaderboard.py'),
                                                    'bn_imbalance.evaluate.leaderboard.behind': ( 'evaluate/leaderboard.html#behind',
                                                                                                  'bn_imbalance/evaluate/leaderboard.py'),
                                                    'bn_imbalance.evaluate.leaderboard.by_class': ( 'evaluate/leaderboard.html#by_class',

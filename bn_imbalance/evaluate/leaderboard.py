@@ -202,10 +202,6 @@ def split_overlap(run:Run)->float: # 0 if it is not known
     return part/(1 - part)
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #rankrec1
-def _stopped(runs): # recipes that ran on fewer than half of the splits
-    n = pd.Series([r.recipe for r in runs]).value_counts(sort=False)
-    return list(n.index[n < n.max()/2])
-
 def _rare_subjects(runs)->int|None: # in the test sets of all runs; None: unknown
     if any(r.test.group is None for r in runs): return None
     return len({g for r in runs for g in r.test.group[np.isin(r.test.y, r.rare)]})
@@ -216,7 +212,8 @@ def rank_recipes(
 )->Leaderboard: # each recipe at a threshold chosen on validation; with other prevalences
     "Judge runs"
     runs = drop_threshold_variants(runs)
-    stopped = _stopped(runs)
+    n = pd.Series([r.recipe for r in runs]).value_counts(sort=False)
+    stopped = list(n.index[n < n.max()/2]) # they ran on fewer than half of the splits
     runs = [r for r in runs if r.recipe not in stopped]
     df = results(runs) # first: it says so if all runs failed
     good = [r for r in runs if not r.failed]
@@ -308,8 +305,7 @@ def by_class_text(runs:list)->pd.DataFrame: # texts, recipes x rare classes
     t = by_class(runs)
     order = t.mean(axis=1).groupby('recipe').mean().sort_values(ascending=False).index
     def cell(f1): return interval_text(*np.clip(mean_interval(f1), 0, 1))
-    rows = {name: {c: cell(t.loc[name, c]) for c in t} for name in order}
-    return pd.DataFrame.from_dict(rows, orient='index').rename_axis('recipe')
+    return t.groupby('recipe').agg(cell).loc[order]
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #8bbf993e
 def rank_table(df:pd.DataFrame, goal:Goal=Goal())->pd.DataFrame: # a column `rank`; best first

@@ -152,16 +152,16 @@ def plot_cost_map(best:pd.DataFrame, usual:str=None)->Figure: # of `cost_map`; t
     def who(o): return usual if usual in (o['first'], *o.tied) else o['first']
     t = best.apply(who, axis=1).unstack('ratio')
     words = {n: _wrapped(n) for n in pd.unique(t.to_numpy().ravel())}
-    named = [words[n] for n in words if len(_regions(t, n))] or [['']]
+    at = {n: _regions(t, n) for n in words}
+    named = [words[n] for n in words if at[n]] or [['']]
     wide, high = (max(map(f, named)) for f in (lambda o: max(map(len, o)), len))
     column, row = max(1.1, .2 + .09*(wide + 4)), .18 + .15*high # inches
     fig, ((ax,),) = axes(w=1.3 + t.shape[1]*column, h=.9 + len(t)*row)
     for (i, j), name in np.ndenumerate(t.to_numpy()):
         ax.barh(i, 1, 1, left=j - .5, color=recipe_color(name), alpha=.5, lw=0)
-    for name in words:
-        for i, j in _regions(t, name):
-            ax.text(j, i, '\n'.join(words[name]), ha='center', va='center', fontsize=10)
-    small = [n for n in words if not len(_regions(t, n))]
+    for name, (i, j) in ((n, o) for n in words for o in at[n]):
+        ax.text(j, i, '\n'.join(words[name]), ha='center', va='center', fontsize=10)
+    small = [n for n in words if not at[n]]
     for n in small: ax.barh(0, 0, color=recipe_color(n), alpha=.5, label=n)
     if small: ax.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
     ax.set_yticks(range(len(t)), list(map(percent, t.index)))
