@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=dict(
     switches=['SWITCHES', 'config_id', 'config_switches'],
     thresholds=['calibrate', 'choose_threshold'],
     choice=['tuning_trials', 'with_tuned', 'best_variant'],
-    prevalence=['evaluate_at', 'evaluate_prevalences', 'cost_map', 'resolution'],
+    prevalence=['evaluate_at', 'evaluate_prevalences', 'cost_map'],
     leaderboard=['Leaderboard', 'rank_recipes', 'results', 'failures', 'far_behind',
         'leaderboard_text', 'by_class_text', 'interval_text', 'rank_table', 'paper_table'],
     answer=['Answer', 'make_answer', 'answer_table'],

@@ -197,10 +197,10 @@ def _beware(lb, run, rare, rest, findings):
     yield from findings
     if run: yield from _few(lb, run, rare)
     if lb.n == 1: yield 'A single run: give --seeds 10.'
-    if run and lb.too_few.get(p):
-        n = (~np.isin(run.test.y, run.rare)).sum()
+    n = (~np.isin(run.test.y, run.rare)).sum() if run else 0
+    if p and n and (one_alarm := 1000*(1 - p)/n) >= 500*p: # beside what is rare
         yield (f'A test set has {n} {rest} images, so each false alarm counts as '
-               f'{1000*(1 - p)/n:.1f} in 1000. Add {rest} images.')
+               f'{one_alarm:.1f} in 1000. Add {rest} images.')
     if (least := lb.goal.min_recall) and one['goal_recall', 'mean'] < least:
         reached = range_text(*(one['goal_recall', k] for k in STATS), 1)
         yield (f'On test images the recall is {reached}, less than the {digits(least)} on '

@@ -11,7 +11,7 @@ from ..core import BadInput
 from ..metrics import (
     METRICS, interval_text, mean_interval, number, precision_recall_f1, shown_in)
 from .goal import Goal
-from .prevalence import known_prevalences, resolution, evaluate_prevalences
+from .prevalence import known_prevalences, evaluate_prevalences
 from .runs import Run
 from dataclasses import dataclass, field, replace
 import numpy as np, pandas as pd
@@ -48,7 +48,6 @@ class Leaderboard:
     goal:Goal=Goal()   # what recipes are ranked by; nothing asked for: F1 at argmax on the test set
     by_prevalence:pd.DataFrame=None # from `evaluate_prevalences`
     known:dict=field(default_factory=dict) # from `known_prevalences`
-    too_few:dict=field(default_factory=dict) # prevalence -> a sentence, from `resolution`
     overlap:float=0. # of the splits, see `mean_interval`
     one_split:bool=False # do the seeds vary training only?
     stopped:list=field(default_factory=list) # recipes that were far behind, see `far_behind`
@@ -87,9 +86,9 @@ def seeds(self:Leaderboard, metric=None)->pd.DataFrame: # seeds x recipes
     return self.runs.pivot(index='seed', columns='recipe', values=metric or self.metric)
 
 @patch
-def difference(self:Leaderboard, a, b, metric=None)->tuple: # mean of a - b, low, high
+def difference(self:Leaderboard, a, b)->tuple: # mean of a - b, low, high
     "Recipe a minus recipe b, on the seeds that both have"
-    m = self.seeds(metric)
+    m = self.seeds()
     return mean_interval((m[a] - m[b]).dropna(), overlap=self.overlap)
 
 @patch
@@ -223,7 +222,6 @@ def rank_recipes(
     lb.assumed, lb.stopped = assumed, stopped
     lb.subjects = _rare_subjects(good)
     lb.one_split = good[0].data.get('protocol') == 'given'
-    lb.too_few = {s: resolution(good[0], s) for s in lb.by_prevalence.prevalence.unique()}
     return lb
 
 # %% ../../nbs/evaluate/06_leaderboard.ipynb #behind02

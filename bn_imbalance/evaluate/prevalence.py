@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PREVALENCES', 'RATIOS', 'outcome', 'evaluate_at', 'known_prevalences', 'evaluate_prevalences', 'best_per_prevalence',
-           'cost_map', 'resolution']
+           'cost_map']
 
 # %% ../../nbs/evaluate/05_prevalence.ipynb #979f7402
-from ..metrics import METRICS, digits, margin, mean_interval, percent
+from ..metrics import METRICS, margin, mean_interval
 from .goal import Goal
 from .runs import Run
 from .thresholds import (
@@ -124,14 +124,3 @@ def cost_map(
             rows.append((r.recipe, r.seed, prevalence, ratio, cost))
     t = pd.DataFrame(rows, columns=['recipe', 'seed', 'prevalence', 'ratio', 'value'])
     return best_per_prevalence(t, lower=True, by=['prevalence', 'ratio'], overlap=overlap)
-
-# %% ../../nbs/evaluate/05_prevalence.ipynb #c3b257ff
-def resolution(r:Run, prevalence)->str: # a sentence, or ''
-    "What the test set is too small to show at a prevalence; Clopper-Pearson's bound for no alarm"
-    n = int((~np.isin(r.test.y, r.rare)).sum())
-    if 1000*(1 - prevalence)/n < 500*prevalence: return '' # one false alarm weighs little
-    one, none = 1000*(1 - prevalence)/n, 1000*(1 - prevalence)*(1 - .05**(1/n))
-    return (f'At a prevalence of {percent(prevalence)} the test set is too small: with {n} images '
-            f'of the majority, one false alarm stands for {one:.1f} in 1000 images, of which only '
-            f'{digits(1000*prevalence, 3)} are of the minority. Where a run shows no false alarm '
-            f'at all, up to {none:.0f} in 1000 are possible (95 %).')
