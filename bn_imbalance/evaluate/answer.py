@@ -248,8 +248,8 @@ class Answer:
 # %% ../../nbs/evaluate/07_answer.ipynb #e011fb46
 def kept_answer(about:dict)->Answer|None: # None: it was made without a comparison
     "What the comparison said that a model's recipe was taken from"
-    told = about.get('answer')
-    return told and Answer(**{k: v for k, v in told.items() if k != 'numbers'})
+    told, parts = about.get('answer'), ('take', 'expect', 'sure', 'beware', 'next')
+    return told and Answer(**{k: told[k] for k in parts})
 
 # %% ../../nbs/evaluate/07_answer.ipynb #df5ce1bd
 def _numbers(lb, standing, better, optimism):
