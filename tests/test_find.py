@@ -9,8 +9,8 @@ from PIL import Image
 from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data.items import read_data
 from bn_imbalance.find.search import (
-    STRATEGIES, answered_labels, start_search, found_text, hash_uniform, select_round, next_round, pool_counts, ranking,
-    round_text, search_with_data, search_with_model, holdout_fraction, write_labels)
+    STRATEGIES, answered_labels, hash_uniform, holdout_fraction, next_round, pool_counts, search_with_data,
+    search_with_model, select_round, start_search, write_labels)
 from bn_imbalance.find.labelling import image_location, small_image
 from bn_imbalance.find.pool import Pool, embed
 from bn_imbalance.deploy.model import load_model
@@ -76,43 +76,6 @@ def test_a_round(size, n, strategy):
         assert drawn.sum() == min(max(-(-n//20), n - others), kept)
 
 
-def test_strategies_take_what_they_say():
-    t = table(400)
-    first = {k: [i for i, _ in ranking(t, k, 10, see)] for k in STRATEGIES if k != 'random'}
-    assert set(first['likely']) == set(t.likely.nlargest(10).index)
-    assert set(first['strange']) == set(t.strange.nlargest(10).index)
-    assert set(first['uncertain']) == set(t.likely.abs().nsmallest(10).index)
-    assert len(set(first['mix']) & set(first['likely'])) >= 2 and all(len(set(v)) == 10 for v in first.values())
-    names = [k for _, k in ranking(t, 'mix', 10, see)]
-    assert {k: names.count(k) for k in names} == dict(likely=2, strange=2, both=2, uncertain=2, diverse=2)
-
-
-def test_the_lot_is_fair_and_stays():
-    digests = [f'{i:032x}' for i in range(20_000)]
-    x = hash_uniform(digests)
-    assert 0 <= x.min() and x.max() < 1 and abs(x.mean() - .5) < .01 and (hash_uniform(digests[::-1]) == x[::-1]).all()
-    assert abs((x < holdout_fraction(20_000)).mean() - .02) < .005
-
-
-def test_rounds(field, search):
-    q = start_search(search, [field/'field'], field/'find', progress=False)
-    for n in range(1, 4):
-        assert next_round(q, search, 12)[0] == 12 and q.rows['round'].max() == n
-        look(q)
-    c = q.counts()
-    assert c['looked_at'] == 36 and c['found'] >= 5 and c['random_looked_at'] >= 3
-    known = answered_labels(q, Pool(next((field/'find').glob('*.sqlite'))))
-    assert known.label.value_counts().to_dict() == dict(majority=36 - c['found'], minority=c['found'])
-    told = ' '.join(found_text(q, search))
-    assert f'Looked at 36, found {c["found"]} of bad. By strategy: likely ' in told and 'drawn at random' in told
-    labels = pd.read_csv(write_labels(q, search))
-    assert labels.label.value_counts().to_dict() == dict(good=25 + 36 - c['found'], bad=5 + c['found'])
-    assert read_data(field/'find'/'labels.csv').counts['minority'] == 5 + c['found']
-    while len(q.rows) < 106: next_round(q, search, 40)
-    with pytest.raises(BadInput, match='every image has been looked at'): next_round(q, search, 40)
-    assert len(q.rows) == 106 and q.rows.path.is_unique
-
-
 def test_odd_files_are_counted_and_named(field, search):
     "Also pages, each of which is an image of its own, and can be shown; a link out of the folder cannot"
     there = field/'field'/'day 1'
@@ -132,21 +95,6 @@ def test_odd_files_are_counted_and_named(field, search):
     assert {f'stack.tif[{k}]' for k in range(3)} <= shown.keys()
     assert small_image(image_location(q, shown['stack.tif[2]']))
     with pytest.raises(BadInput, match='a link out'): image_location(q, shown['link.tif[0]'])
-
-
-def test_what_is_left_out(field, search):
-    "Labelled images are known by their content, copies by theirs, and what cannot be read is counted"
-    there = field/'field'/'day 1'
-    for i in range(3): shutil.copy(field/'known'/'bad'/f'{i:03d}.png', there/f'renamed {i}.png')
-    shutil.copy(field/'field'/'good 001.png', there/'copy.png')
-    (there/'empty.png').write_bytes(b'')
-    q = start_search(search, [field/'field'], field/'find', progress=False)
-    assert pool_counts(q, search) == dict(images=111, bad=1, copies=1, labelled=3, left=106)
-    next_round(q, search, 200)
-    assert len(q.rows) == 106 and not q.rows.path.str.contains('renamed|empty').any()
-    told, = found_text(q, search)
-    assert told == ('111 images, of which 1 cannot be read, 1 are copies, 3 are among the labelled ones: '
-                    '106 to search.')
 
 
 def test_a_killed_look_goes_on(field, search):
@@ -173,22 +121,6 @@ def test_a_full_disk(field, search):
     pool.db.execute('pragma max_page_count = 100000')
     pool.add_images(find_images([field/'field']), search.embedder, progress=False)
     assert len(pool.images) == 106
-
-
-def test_strangers_are_told(field, search, tmp_path):
-    "Images of another kind: bright lines on black"
-    (tmp_path/'elsewhere').mkdir()
-    for i in range(30):
-        pixels = np.zeros((32, 32, 3), np.uint8)
-        pixels[::i % 4 + 2] = 255
-        pixels[i, i] = 1 + i
-        Image.fromarray(pixels).save(tmp_path/'elsewhere'/f'{i}.png')
-    q = start_search(search, [tmp_path/'elsewhere'], tmp_path/'find', progress=False)
-    n, strange = next_round(q, search, 10)
-    assert strange > .9 and 'seem to come from elsewhere' in round_text(q, n, strange)[0]
-    q = start_search(search, [field/'field'], tmp_path/'usual', progress=False)
-    n, strange = next_round(q, search, 10)
-    assert strange < .4 and round_text(q, n, strange) == ['Round 1: 10 images to look at, 1 of them drawn at random.']
 
 
 def test_with_a_model(saved, field, tmp_path): # noqa: F811
@@ -250,21 +182,6 @@ def test_a_pattern_is_no_name(field, command, flags, name):
     shutil.rmtree(field/'known'/'bad')
     code, out, err = command('bn-find', field/'known', field/'field', '--out', field/'find', *flags, *FLAGS)
     assert code == 0 and f'No image of {name} is known yet.' in out, err
-
-
-def test_nothing_found_yet(field):
-    "A round of good images: the next one is by strangeness again"
-    shutil.rmtree(field/'known'/'bad')
-    data = read_data(field/'known', rare_later=True)
-    assert repr(data).startswith('known: 25 images of the majority (good), 0 images of the minority')
-    search = search_with_data(data, load_settings(**SMALL), rare='bad')
-    for p in (field/'field').glob('bad*'): p.unlink()
-    q = start_search(search, [field/'field'], field/'find')
-    for _ in range(2):
-        next_round(q, search, n=20)
-        look(q)
-    assert set(q.rows.strategy) == {'strange', 'random'} and q.counts()['found'] == 0
-    assert 'No image of bad is known yet.' in ' '.join(found_text(q, search))
 
 
 def test_labels_as_a_data_set(field, command):

@@ -46,18 +46,7 @@ def _scaled(x): # as a normal distribution that has these quartiles would be
     low, middle, high = np.quantile(x, [.25, .5, .75])
     return (x - middle)/max((high - low)/1.349, 1e-9)
 
-def ranking(t, strategy, n, see)->list: # (row of t, strategy), the first to look at first
-    "Rank images (columns digest, likely, strange); `see` gives the features of digests"
-    if strategy == 'mix': return _in_turn([ranking(t, k, n, see) for k in MIX], n)
-    if strategy == 'uncertain': score = -t.likely.abs()
-    elif strategy in ('both', 'diverse'):
-        score = pd.Series(_scaled(t.likely) + _scaled(t.strange), t.index)
-    else: score = t[strategy]
-    rows = score.nlargest(10*n if strategy == 'diverse' else n).index
-    if strategy == 'diverse':
-        rows = rows[coreset(see(t.digest[rows]), n, torch.Generator().manual_seed(0)).numpy()]
-    return [(i, strategy) for i in rows]
-
+# %% ../../nbs/find/02_search.ipynb #c126066a
 def _in_turn(rankings, n):
     "The first of each ranking, then of each the next one that is not taken, and so on"
     out, rankings = {}, deque(map(iter, rankings))
@@ -69,16 +58,30 @@ def _in_turn(rankings, n):
             rankings.rotate(-1)
     return list(out.items())
 
+# %% ../../nbs/find/02_search.ipynb #5b1e859d
+def ranking(t, strategy, n, see)->list: # (row of t, strategy), the first to look at first
+    "Rank images (columns digest, likely, strange); `see` gives the features of digests"
+    if strategy == 'mix': return _in_turn([ranking(t, k, n, see) for k in MIX], n)
+    if strategy == 'uncertain': score = -t.likely.abs()
+    elif strategy in ('both', 'diverse'): score = _scaled(t.likely) + _scaled(t.strange)
+    else: score = t[strategy]
+    rows = score.nlargest(10*n if strategy == 'diverse' else n).index
+    if strategy == 'diverse':
+        rows = rows[coreset(see(t.digest[rows]), n, torch.Generator().manual_seed(0)).numpy()]
+    return [(i, strategy) for i in rows]
+
 # %% ../../nbs/find/02_search.ipynb #f469352e
 def hash_uniform(digests)->np.ndarray: # (n,), from 0 to 1
     "A pseudo-random number for each image, always the same one"
     hashes = (hashlib.blake2b(d.encode(), digest_size=6).hexdigest() for d in digests)
     return np.array([int(h, 16)/2**48 for h in hashes])
 
+# %% ../../nbs/find/02_search.ipynb #94a6ee31
 def holdout_fraction(n): # of a pool of n images
     "One image in fifty, but at least twenty if there are enough"
     return min(max(1/50, 20/n), .25)
 
+# %% ../../nbs/find/02_search.ipynb #f383b76a
 def select_round(t, strategy, n, see, holdout)->pd.DataFrame: # rows of t, with strategy and score
     "The first by a strategy, and in every twenty one drawn at random from the held-out part"
     t = t.assign(draw=hash_uniform(t.digest), score=t.likely)
@@ -156,6 +159,7 @@ def search_with_data(
     return Search(data.source, (data.called('majority'), rare), settings_embedder(s, device), s, r,
                   items, backbone_features(items, s, device).x)
 
+# %% ../../nbs/find/02_search.ipynb #24a38019
 def _last_column(x): return torch.stack([0*x[:, -1], x[:, -1]], 1) # see `WithMargin`
 
 def search_with_model(
@@ -198,6 +202,7 @@ def _root(images):
     folders = [_folder(o if is_address(o) else os.path.abspath(o)) for o in sources]
     return '/'.join(os.path.commonprefix([o.split('/') for o in folders])) or '/'
 
+# %% ../../nbs/find/02_search.ipynb #3ef3e8ad
 def _of_one_line(paths, root, left): # others are counted in `left`: no line holds their answers
     for p in paths:
         full = str(p) if is_address(p) else os.path.abspath(p)
@@ -244,6 +249,7 @@ def answered_labels(q:Queue, pool:Pool)->pd.DataFrame: # path, label, digest; a 
     t = pd.DataFrame(rows, columns=['path', 'label', 'digest'], dtype=TEXT)
     return t[t.digest != ''].drop_duplicates('digest').reset_index(drop=True)
 
+# %% ../../nbs/find/02_search.ipynb #b344e8ce
 def _random_features(pool):
     "Features of up to 1000 images: those that would be drawn last, as the first are never ranked"
     digests = pool.images.digest.drop_duplicates()
@@ -341,6 +347,7 @@ def pool_counts(q:Queue, search:Search)->dict: # images, bad, copies, labelled, 
     return dict(images=len(t), bad=len(t) - len(ok), copies=int(new.duplicated().sum()),
                 labelled=int(labelled.sum()), left=new.nunique())
 
+# %% ../../nbs/find/02_search.ipynb #7b7887b5
 def found_text(q:Queue, search:Search)->list: # sentences
     "What was found, compared with a random order"
     n, c, rare, labels = q.counts(), pool_counts(q, search), q.info['minority'], q.labels()
