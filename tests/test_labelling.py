@@ -1,17 +1,15 @@
 """The page to label on: who may come in, what may be asked, what a browser does, what a kill leaves behind."""
 import json, os, random, re, signal, socket, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from html import unescape
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
-from browser import Browser, needs_browser, waiting
-from bn_imbalance.core import BadInput
+from browser import Browser, needs_browser
 from bn_imbalance.find.queue import Queue, add_round, new_queue
 pytest.importorskip('fasthtml', reason="pip install 'bn_imbalance[find]'")
 from starlette.testclient import TestClient # noqa: E402
 from bn_imbalance.find.labelling import ( # noqa: E402
-    LabelServer, AccessControl, label_app, offline_page, serve, small_image)
+    LabelServer, AccessControl, label_app, offline_page)
 
 HOME, JSON = 'http://127.0.0.1:8642', {'content-type': 'application/json'}
 SERVER = '''
@@ -122,18 +120,6 @@ def test_a_notebook_does_not_open_the_door(q, monkeypatch):
     assert 'access-control-allow-origin' not in r.headers
 
 
-def test_behind_a_proxy(q):
-    address = 'https://8642-abc.example.dev/'
-    door = AccessControl(8642, address)
-    client = TestClient(label_app(LabelServer(q), door), base_url='https://8642-abc.example.dev')
-    first = door.invite('Ann')
-    assert first.startswith(address + '?token=') and client.get(first).status_code == 200
-    def post(origin, host):
-        return client.post('/answer', json=said(0, 'sick'), headers=dict(origin=origin, host=host)).status_code
-    assert post(address.rstrip('/'), '8642-abc.example.dev') == post(address.rstrip('/'), 'localhost:8642') == 200
-    assert post('https://8642-abd.example.dev', '8642-abc.example.dev') == 403
-
-
 def test_no_write_by_get(app, q):
     client = inside(app, app.door)
     for path in '/answer?i=0&label=sick&n=60', '/retrain', '/invite?who=Bob', '/answer/0/sick':
@@ -153,22 +139,6 @@ def test_no_path_outside(app, q, path):
         assert b'majority' not in r.content and b'root' not in r.content
 
 
-def test_links(tmp_path):
-    names = pictures(tmp_path/'field', 3)
-    (tmp_path/'secret').mkdir()
-    Image.new('RGB', (20, 20)).save(tmp_path/'secret'/'a.jpg')
-    (tmp_path/'secret'/'b.jpg').write_text('password')
-    for name, to in (('out.jpg', '../secret/a.jpg'), ('text.jpg', '../secret/b.jpg'), ('in.jpg', '000.jpg'),
-                     ('self.jpg', 'self.jpg')): (tmp_path/'field'/name).symlink_to(to)
-    (tmp_path/'field'/'dir').symlink_to(tmp_path/'secret')
-    q = make(tmp_path, names=[*names, 'out.jpg', 'text.jpg', 'in.jpg', 'self.jpg', 'dir/a.jpg', 'gone.jpg'])
-    door = AccessControl(8642)
-    client = inside(label_app(LabelServer(q), door), door)
-    codes = [client.get(f'/image/{i}').status_code for i in range(9)]
-    assert codes == [200]*3 + [422, 422, 200, 422, 422, 422]
-    with pytest.raises(BadInput, match='not an image'): small_image(tmp_path/'secret'/'b.jpg')
-
-
 @pytest.mark.parametrize('body,code', [
     (b'', 422), (b'null', 422), (b'[]', 422), (b'{', 422), (b'['*2000, 422), (b'\xff\xfe', 422), (b'{"i": 0}', 422),
     (json.dumps(said('0', 'sick')).encode(), 422), (json.dumps(said(-1, 'sick')).encode(), 422),
@@ -184,95 +154,6 @@ def test_hostile_uploads(app, q, body, code):
     assert client.post('/answer', content=(b'x' for _ in range(9)), headers=JSON).status_code == 411
     for who in '', '<script>', '=1+1', 'a'*41, 'a\nb':
         assert client.post('/invite', json=dict(who=who)).status_code == 422
-
-
-def test_several_people(app, q):
-    ann, bob = inside(app, app.door, 'Ann'), None
-    address = ann.post('/invite', json=dict(who='Bob')).json()['address']
-    bob = TestClient(app, base_url=HOME, headers=dict(origin=HOME))
-    assert bob.get(address).status_code == 200 and bob.get('/state').json()['who'] == 'Bob'
-    assert ann.post('/answer', json=said(0, 'sick')).json()['mine'] == {'0': 'sick'}
-    assert bob.get('/state').json()['others'] == {} # nobody is led
-    s = bob.post('/answer', json=said(0, 'healthy')).json()
-    assert s['others'] == {'0': {'Ann': 'sick'}} and s['disputed'] == [0] and s['images'] == []
-    assert ann.get('/state').json()['others'] == {'0': {'Bob': 'healthy'}}
-    for _ in range(2): s = ann.post('/answer', json=said(0, '')).json() # taken back, and said again by a bad line
-    assert s['mine'] == {} and list(q.answers().who) == ['Bob']
-    assert (q.folder/'answers.csv').read_text().count('\n') == 4
-
-
-def test_a_next_round(q):
-    door, go, told = AccessControl(8642), threading.Event(), ['']
-    def retrain(q):
-        go.wait(30)
-        if told[0]: raise told[0]
-        add_round(q, pd.DataFrame(dict(path=['new.jpg'], strategy='margin', score=1.)))
-    client = inside(label_app(LabelServer(q, retrain=retrain), door), door)
-    assert [client.post('/retrain', json={}).json()['busy'] for _ in range(2)] == [True, True]
-    assert client.post('/answer', json=said(0, 'sick')).status_code == 200 # one goes on meanwhile
-    go.set()
-    waiting(lambda: not client.get('/state').json()['busy'])
-    s = client.get('/state?n=60').json()
-    assert s['images'] == [['new.jpg', 2]] and s['round'] == 2 and s['said'] == 'Round 2 is there.'
-    for told[0], word in (BadInput('too few rare ones'), 'too few rare ones'), (KeyError('x'), 'KeyError'):
-        client.post('/retrain', json={})
-        waiting(lambda: not client.get('/state').json()['busy'])
-        assert word in client.get('/state').json()['said']
-    assert inside(label_app(LabelServer(q), d := AccessControl(8642)), d).post('/retrain', json={}).status_code == 422
-
-
-def test_edited_wrongly_meanwhile(app, q):
-    client = inside(app, app.door)
-    client.post('/answer', json=said(0, 'sick'))
-    (q.folder/'answers.csv').write_text('path,label,who,when,round\n000.jpg,sikc,Ann,,1\n')
-    r = client.post('/answer', json=said(1, 'sick'))
-    assert r.status_code == 422 and 'line 2' in r.text and client.get('/state').status_code == 422
-
-
-def test_offline_page(q, tmp_path):
-    q.answer('000.jpg', 'sick')
-    file, n, left = offline_page(q.folder, tmp_path/'label.html')
-    text = file.read_text()
-    assert (n, left) == (59, 0) and text.count('data:image/jpeg') == 59 and '"000.jpg"' not in text
-    assert 'http' not in text.replace('http-equiv', '') and '"random"' not in text and '"margin"' not in text
-    file, n, left = offline_page(q.folder, tmp_path/'label.html', most_mb=.02)
-    assert 0 < n < 20 and n + left == 59 and file.stat().st_size < 80_000
-    for p in q.rows.path: q.answer(p, 'healthy')
-    with pytest.raises(BadInput, match='every image has been answered'): offline_page(q.folder, tmp_path/'x.html')
-    gone = make(tmp_path/'gone', names=['a.jpg', 'b.jpg'])
-    with pytest.raises(BadInput, match='none of 2 images can be shown'): offline_page(gone.folder, tmp_path/'x.html')
-    assert not (tmp_path/'x.html').exists()
-
-
-ANSWER = dict(take='blend.', expect='Of 1000 images 20 are <sick>: blend finds "12 (9 to 14)".', sure='One run.',
-              beware=['Only 12 images are sick.', 'Give --prevalence.'], next='bn-fit leaves --compare bn-compare')
-
-def test_the_answer_of_the_comparison_is_on_both_pages(tmp_path):
-    "Word for word as the terminal has it, if the model was made after a comparison; a model that is gone is no error"
-    from fastcore.xml import to_xml
-    from bn_imbalance.evaluate.answer import Answer
-    from bn_imbalance.find.labelling import answer_panel
-    def words(html): return ' '.join(unescape(re.sub('<[^>]+>', ' ', html)).split())
-    model = tmp_path/'model'
-    q = make(tmp_path, 2, source=model)
-    def page(): return words(offline_page(q.folder, tmp_path/'label.html')[0].read_text())
-    assert 'What to expect of the model' not in page() and not answer_panel({})
-    model.mkdir()
-    (model/'model.json').write_text(json.dumps(dict(answer=ANSWER | dict(numbers={}))))
-    for sentence in Answer(**ANSWER).parts.values():
-        for view in page(), words(to_xml(answer_panel(dict(answer=ANSWER))[0])): assert sentence in view
-    (model/'model.json').write_text('{"answer')
-    assert 'What to expect of the model' not in page()
-
-
-def test_port_in_use(q):
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        s.listen()
-        port = s.getsockname()[1]
-        with pytest.raises(BadInput, match=f'--port {port}: Address already in use. Give'): serve(q.folder, port)
-    with pytest.raises(BadInput, match='--port 70000: expected'): serve(q.folder, 70000)
-    with pytest.raises(BadInput, match='not a folder that bn-find wrote'): serve(q.folder.parent)
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ def image_location(q:Queue, i:int): # a path, or an address
     if not inside: raise BadInput(f'{path.name}: a link out of the folder of images.')
     return path
 
+# %% ../../nbs/find/03_labelling.ipynb #16b8bdcb
 def _as_jpeg(im, px):
     im.thumbnail((px, px))
     return image_bytes(im, 'jpeg', quality=85)
@@ -135,14 +136,14 @@ def page_with_policy(title, css, script, body)->tuple[str, str]: # HTML, and its
 # %% ../../nbs/find/03_labelling.ipynb #labelpage
 def answer_panel(about)->list: # of elements; none for a model without a comparison
     "What the comparison said that a model was made from, folded"
-    answer = kept_answer(about)
-    if not answer: return []
+    if not (answer := kept_answer(about)): return []
     return [Details(Summary('What to expect of the model'), NotStr(answer._repr_html_()))]
 
 def _made_by(q): # what is known of the model that made a queue; {} if no model did, or it is gone
     try: return json.loads((Path(q.info['source'])/'model.json').read_text(encoding='utf-8'))
     except (KeyError, TypeError, OSError, ValueError): return {}
 
+# %% ../../nbs/find/03_labelling.ipynb #3657723e
 def _label_html(q, begin, tools):
     "The page without its images, and its policy; `begin` is JavaScript: the queue that it works on"
     title = f'Is it {short_class(q.info["minority"])}?'
@@ -213,6 +214,7 @@ class _Answer(BaseModel, extra='forbid', strict=True):
 class _Guest(BaseModel, extra='forbid', strict=True):
     who:Annotated[str, Field(min_length=1, max_length=99)]
 
+# %% ../../nbs/find/03_labelling.ipynb #7fac6f68
 @patch
 def answer(self:LabelServer, who, sent):
     rows = self.q.rows
@@ -220,6 +222,7 @@ def answer(self:LabelServer, who, sent):
     with self.lock: self.q.answer(rows.path[sent.i], sent.label, who)
     return self.state(who, sent.n)
 
+# %% ../../nbs/find/03_labelling.ipynb #7822f88e
 @patch
 def start_retraining(self:LabelServer):
     with self.lock:
