@@ -133,12 +133,14 @@ def _text(path): # without the byte-order mark of some programs
     except FileNotFoundError: return ''
     except OSError as e: raise BadInput(f'{path}: cannot be read ({e.strerror}).') from e
 
+# %% ../../nbs/find/00_queue.ipynb #4c12b7a6
 def _header(line, path): # columns, separator
     sep = max(',;\t', key=line.count)
     columns = [o.strip().strip('"') for o in line.rstrip('\r').split(sep)]
     _require(columns, _ANSWER, f'{path}: line 1', f' Expected {",".join(_ANSWER)}.')
     return columns, sep
 
+# %% ../../nbs/find/00_queue.ipynb #fc901dc6
 def _parsed(line, columns, sep, paths, labels):
     "A line as a dict; ValueError says what is wrong with it"
     try: cells = next(csv.reader([line], delimiter=sep, strict=True))
@@ -215,6 +217,15 @@ def _append(self:Queue, choose):
                        'are kept.') from e
     return new
 
+# %% ../../nbs/find/00_queue.ipynb #9d252115
+def checked_name(who)->str: # without spaces around it; '' for somebody who works alone
+    "A person's name as it may be written into a table"
+    who = str(who).strip()
+    if who and not re.fullmatch(r'\w[\w .@-]{0,39}', who):
+        raise BadInput(f'{who[:60]!r} is no name: expected at most 40 letters, digits, spaces, '
+                       'dots or hyphens.')
+    return who
+
 # %% ../../nbs/find/00_queue.ipynb #q0000023
 def _now(): return datetime.now(timezone.utc).isoformat(timespec='seconds')
 
@@ -243,15 +254,6 @@ def undo(self:Queue, who:str='')->str|None: # the image that has no answer now; 
         own = [a for a in current.values() if a['who'] == who]
         return [own[-1] | dict(label='', when=_now())] if own else []
     return next((a['path'] for a in self._append(last)), None)
-
-# %% ../../nbs/find/00_queue.ipynb #9d252115
-def checked_name(who)->str: # without spaces around it; '' for somebody who works alone
-    "A person's name as it may be written into a table"
-    who = str(who).strip()
-    if who and not re.fullmatch(r'\w[\w .@-]{0,39}', who):
-        raise BadInput(f'{who[:60]!r} is no name: expected at most 40 letters, digits, spaces, '
-                       'dots or hyphens.')
-    return who
 
 # %% ../../nbs/find/00_queue.ipynb #q0000030
 @patch
