@@ -12,7 +12,7 @@ from bn_imbalance.evaluate.decision import out_of_fold
 from bn_imbalance.evaluate.goal import Goal
 from bn_imbalance.evaluate.leaderboard import rank_recipes, split_overlap
 from bn_imbalance.evaluate.runs import Run, read_runs
-from bn_imbalance.evaluate.thresholds import bayes_threshold, fit_log_odds, log_odds
+from bn_imbalance.evaluate.thresholds import bayes_threshold, fit_log_odds
 from bn_imbalance.data.splits import draw_split
 from bn_imbalance.metrics import margin, mean_interval, precision_recall_f1
 from bn_imbalance.recipes.registry import BLEND, get_recipes
@@ -37,18 +37,6 @@ def test_a_comparison_has_the_members_too(compared):
         assert len(r.test.group) == len(r.test.y) and not set(r.test.group) & set(r.valid.group)
 
 
-def test_it_is_the_mean_of_calibrated_log_odds(compared):
-    by = {(r.recipe, r.seed): r for r in compared}
-    for seed in range(S.seeds):
-        z = []
-        for name in BLEND:
-            mine = [by[name, k] for k in range(S.seeds)]
-            scale, shift = log_odds(mine)[seed]
-            z.append(scale*margin(mine[seed].test.logits) + shift)
-        prior = np.log((p := by['blend', seed].test.y.mean())/(1 - p))
-        assert margin(by['blend', seed].test.logits) == pytest.approx(np.mean(z, 0) + prior, abs=1e-4)
-
-
 def test_no_tested_subject_helps_to_calibrate(compared):
     "Other answers for them in other runs change nothing"
     first = compared[0].test.group
@@ -62,13 +50,6 @@ def test_no_tested_subject_helps_to_calibrate(compared):
     before, after = (blend_runs(blend, runs, configs) for runs in (compared, changed))
     np.testing.assert_array_equal(before[0].test.logits, after[0].test.logits)
     assert (before[1].test.logits != after[1].test.logits).any()
-
-
-def test_where_a_member_failed_it_has_failed(compared):
-    broken = [replace(r, failed='no luck', valid=None, test=None) if (r.recipe, r.seed) == (BLEND[1], 0) else r
-              for r in compared]
-    a, b = blend_runs(blend, broken, [r.config for r in compared if r.recipe == 'blend'])
-    assert a.failed == f'{BLEND[1]}: no luck' and not b.failed and np.isfinite(b.test.logits).all()
 
 
 def test_a_single_run(images): # noqa: F811

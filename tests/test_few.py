@@ -2,14 +2,12 @@
 import numpy as np, pandas as pd, pytest
 from conftest import blobs
 from bn_imbalance import Goal, load_model, load_settings, read_data
-from bn_imbalance.core import BadInput
 from bn_imbalance.data.splits import draw_split
 from bn_imbalance.evaluate.answer import make_answer
 from bn_imbalance.evaluate.leaderboard import rank_recipes
 from bn_imbalance.evaluate.thresholds import log_odds
 from bn_imbalance.metrics import rate_interval
 from bn_imbalance.recipes.registry import get_recipes
-from bn_imbalance.training.run import for_few
 from bn_imbalance.training.sweep import Execution, compare
 
 COSTS = Goal(prevalence=.02, cost_miss=20, cost_alarm=1)
@@ -57,18 +55,6 @@ def test_subjects_stay_whole(tmp_path):
         assert t[t.split == 'train'].group.isin(['group p0', 'group p1']).any()
         assert not {*t.group[t.split == 'train']} & {*t.group[t.split == 'test']}
         assert t[(t.split == 'test') & t.group.isin(['group p0', 'group p1'])].label.eq('majority').sum() == 3
-
-
-def test_recipes(few):
-    data = read_data(few[0]/'images', 'spot')
-    chosen = for_few(get_recipes('usual'), data)
-    names, blend = [r.name for r in chosen], chosen[-1]
-    assert not any(r.adjust_logits for r in chosen) and blend.name == 'blend'
-    if few[1] == 2: assert 'final_bn' in names and [r.name for r in blend.blend_of][1:] == ['knn', 'padim']
-    else: assert names == ['knn', 'blend'] and [r.name for r in blend.blend_of] == ['knn', 'padim']
-    assert for_few(chosen, data)[-1].blend_of == blend.blend_of
-    if few[1] == 1:
-        with pytest.raises(BadInput, match='no second subject'): for_few(get_recipes('ridge'), data)
 
 
 def test_thresholds_do_not_know_them(few):

@@ -1,4 +1,4 @@
-"""Looking for more of the rare class: what is taken, what is left out, and what survives."""
+"""Looking for more of the rare class: what is taken, odd files, models, stores, the command."""
 import json, os, shutil, socket, subprocess, sys
 from collections import Counter
 from functools import partial
@@ -14,7 +14,7 @@ from bn_imbalance.find.search import (
 from bn_imbalance.find.labelling import image_location, small_image
 from bn_imbalance.find.pool import Pool, embed
 from bn_imbalance.deploy.model import load_model
-from bn_imbalance.deploy.predict import find_images, predict_images
+from bn_imbalance.deploy.predict import predict_images
 from bn_imbalance.find.queue import Queue
 from deployed import images, one_line, saved # noqa: F401, fixtures
 
@@ -95,32 +95,6 @@ def test_odd_files_are_counted_and_named(field, search):
     assert {f'stack.tif[{k}]' for k in range(3)} <= shown.keys()
     assert small_image(image_location(q, shown['stack.tif[2]']))
     with pytest.raises(BadInput, match='a link out'): image_location(q, shown['link.tif[0]'])
-
-
-def test_a_killed_look_goes_on(field, search):
-    pool, paths = Pool(field/'pool.sqlite'), list(find_images([field/'field']))
-    class Tired(Exception): pass
-    def tired(*args):
-        for k, part in enumerate(embed(*args)):
-            if k == 3: raise Tired
-            yield part
-    with pytest.raises(Tired): pool.add_images(paths, search.embedder, 16, False, tired)
-    again = Pool(field/'pool.sqlite')
-    assert len(again.images) == 48 and again.add_images(paths, search.embedder, 16, progress=False) == 58
-    whole = Pool(field/'whole.sqlite')
-    whole.add_images(paths, search.embedder, 16, progress=False)
-    assert again.images.equals(whole.images)
-    np.testing.assert_allclose(again.features(whole.images.digest), whole.features(whole.images.digest), rtol=1e-5)
-
-
-def test_a_full_disk(field, search):
-    pool = Pool(field/'pool.sqlite')
-    pool.db.execute('pragma max_page_count = 40')
-    with pytest.raises(BadInput, match='pool.sqlite: cannot be used .*full.* make room'):
-        pool.add_images(find_images([field/'field']), search.embedder, progress=False)
-    pool.db.execute('pragma max_page_count = 100000')
-    pool.add_images(find_images([field/'field']), search.embedder, progress=False)
-    assert len(pool.images) == 106
 
 
 def test_with_a_model(saved, field, tmp_path): # noqa: F811

@@ -1,20 +1,14 @@
-"""The fast way is the same as the slow way; the stored features; the store."""
-import json, os
+"""The fast way is the same as the slow way, alone or together, here or in processes."""
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from conftest import SMALL, numbers
-from safetensors.torch import save_file
-from PIL import Image
 from torch import nn
-from bn_imbalance.training import features
 from bn_imbalance.core import BadInput
 from bn_imbalance.data.splits import draw_split
-from bn_imbalance.training.features import backbone_features, feature_store, forward_batches
 from bn_imbalance.recipes.base import Recipe, recipes
 from bn_imbalance.recipes.losses import weighted_cross_entropy
 from bn_imbalance.recipes.registry import get_recipes
-from bn_imbalance.evaluate.runs import read_run, read_runs
-from bn_imbalance.training.run import run_config, run_together
+from bn_imbalance.training.run import run_together
 from bn_imbalance.training import stack
 from bn_imbalance.training.stack import HeadStack, dropout_rates
 from bn_imbalance.training.sweep import Execution, compare
@@ -94,111 +88,8 @@ def test_without_the_private_operator(data, monkeypatch):
     with pytest.raises(AttributeError): HeadStack([torch.nn.Linear(512, 512)])(torch.randn(4, 512)) # it is used
 
 
-def test_missing_features_are_computed_again(data):
-    items = data.items
-    good, store = backbone_features(items, SMALL, 'cpu'), feature_store(SMALL, 'cpu')
-    gone = items.digest.iloc[5]
-    assert gone in store.get(items.digest)
-    with store.db: store.db.execute('delete from features where key = ?', (gone,))
-    assert gone not in store.get([gone]) and len(store.get(items.digest)) == len(items) - 1
-    torch.testing.assert_close(backbone_features(items, SMALL, 'cpu').x, good.x, rtol=0, atol=0)
-    store.db.close()
-    whole = store.path.read_bytes()
-    for junk in b'junk', whole[:5000] + os.urandom(3000):
-        store.path.write_bytes(junk)
-        with pytest.raises(BadInput, match='cannot be used .* Delete it') as e: backbone_features(items, SMALL, 'cpu')
-        assert str(store.path) in str(e.value) and '\n' not in str(e.value)
-        store.path.unlink() # as it says
-        torch.testing.assert_close(backbone_features(items, SMALL, 'cpu').x, good.x, rtol=0, atol=0)
-
-
-def test_features_do_not_depend_on_what_was_there(data):
-    part, s = data.items.iloc[7:30:3], replace(SMALL, size=40)
-    some, whole = backbone_features(part, s), backbone_features(data.items, s)
-    torch.testing.assert_close(some[part.digest], whole[part.digest], rtol=1e-5, atol=1e-5)
-
-
-def test_anything_that_changes_features_changes_the_store(tmp_path, monkeypatch):
-    def path(device='cpu', **changes): return feature_store(replace(SMALL, **changes), device).path
-    paths = [path(), path('cuda'), path('mps'), path(size=64), path(arch='resnet34')]
-    paths.append(path(arch='tf_efficientnet_lite0'))
-    for k in range(2):
-        torch.manual_seed(k)
-        save_file(nn.Linear(1, 1).state_dict(), tmp_path/f'{k}.safetensors')
-        paths.append(path(weights=str(tmp_path/f'{k}.safetensors')))
-    with monkeypatch.context() as m:
-        m.setattr(features, 'DECODING', features.DECODING + 1)
-        paths.append(path())
-    with monkeypatch.context() as m:
-        m.setattr(features, 'version', lambda name: '0')
-        paths.append(path())
-    assert len(set(paths)) == len(paths)
-    assert path() == paths[0] and path('cuda:1') == path('cuda') # the type of the device counts, not its number
-
-
 @pytest.mark.slow # starts processes
 def test_same_table_from_both_backends(data, tmp_path):
     here, there = (compare(data, SMALL, execution=Execution(tmp_path/b, b, progress=False))
                    for b in ('serial', 'process'))
     assert numbers(here) == numbers(there) and len(here) == 4
-
-
-def test_same_table_after_a_stop(data, tmp_path):
-    execution = Execution(tmp_path, 'serial', progress=False)
-    whole = compare(data, SMALL, execution=execution)
-    (tmp_path/'runs/plain-seed1.json').unlink()
-    cut = tmp_path/'runs/final_bn-seed0.json'
-    cut.write_text(cut.read_text()[:500]) # a record cut off in the middle
-    assert numbers(compare(data, SMALL, execution=execution)) == numbers(whole)
-    assert not list((tmp_path/'runs').glob('*.damaged'))
-    assert numbers(read_runs(tmp_path)) == numbers(sorted(whole, key=lambda r: (r.recipe, r.seed)))
-
-
-def test_a_store_is_not_mixed(data, tmp_path):
-    execution = Execution(tmp_path, progress=False)
-    compare(data, SMALL, execution=execution)
-    with pytest.raises(BadInput, match='settings.epochs = 2, now it is 3'):
-        compare(data, replace(SMALL, epochs=3), execution=execution)
-    assert len(list((tmp_path/'runs').iterdir())) == 4
-
-
-def test_runs_are_json_and_hold_what_judges_them(data, tmp_path):
-    run, = compare(data, replace(SMALL, seeds=1, recipes=['final_bn']), execution=Execution(tmp_path, progress=False))
-    path, = (tmp_path/'runs').iterdir()
-    again = read_run(path)
-    assert again.metrics() == run.metrics()
-    assert again.settings['epochs'] == 2 and again.versions['torch'] and len(again.history) == 2
-    assert json.loads(path.read_text())['config'] == run.config
-
-
-def test_batches_are_padded_and_tell_what_cannot_be_read(tmp_path):
-    "The last batch has the shape of the others; a file that is no image has an error, not an output"
-    files, shapes = [tmp_path/f'{i}.png' for i in range(5)], []
-    for i, f in enumerate(files):
-        Image.fromarray(np.full((8, 8, 3), 50*i, np.uint8)).save(f)
-    files[3].write_text('no image')
-    class Means(torch.nn.Module):
-        def forward(self, x):
-            shapes.append(tuple(x.shape))
-            return x.mean((2, 3)), x.amax((2, 3))
-    batches = list(forward_batches(Means(), files, 8, ((0,)*3, (1,)*3), 3, 'cpu'))
-    assert shapes == [(3, 3, 8, 8)]*2
-    assert [[bool(error) for *_, error in rows] for rows, _ in batches] == [[False]*3, [True, False]]
-    means = torch.cat([out[0] for _, out in batches])[:, 0]
-    assert torch.allclose(means*255, torch.tensor([0., 50, 100, 200]), atol=1e-4)
-    assert [out for _, out in forward_batches(Means(), files[3:4], 8, ((0,)*3, (1,)*3), 3, 'cpu')] == [None]
-
-
-def test_the_record_says_whether_a_recipe_is_one_class():
-    "`one_class` stands in the configuration of a one-class recipe and of a sum with one, only there"
-    def about(name): return run_config({}, get_recipes(name)[0], SMALL, 0)['recipe']
-    assert about('knn')['one_class'] is True and about('plain+knn')['one_class'] is True
-    assert 'one_class' not in about('plain')
-
-
-def test_settings_of_a_comparison_are_not_those_of_a_run():
-    "Runs are found again whatever else is compared; the position of an ablation is part of its recipes"
-    changes = dict(recipes=['plain'], seeds=9, tune=3, tuned=['none'], factors=['BN'], position='features',
-                   prevalence=.1, cost_miss=2., cost_alarm=1., min_recall=.9)
-    plain = recipes['plain']
-    assert run_config({}, plain, replace(SMALL, **changes), 0) == run_config({}, plain, SMALL, 0)

@@ -1,17 +1,14 @@
 """Tuning: the same budget for all, chosen on each seed's validation, never on an image that judges."""
 from dataclasses import replace
-import numpy as np, pandas as pd, pytest
+import pandas as pd, pytest
 from conftest import QUICK, SMALL, write_folder
 from bn_imbalance.training import run as runs_module
 from bn_imbalance.evaluate.choice import best_variant, tuning_trials, with_tuned
-from bn_imbalance.core import load_settings
 from bn_imbalance.data.items import read_data, targets
 from bn_imbalance.data.splits import draw_split
 from bn_imbalance.recipes.base import recipes
-from bn_imbalance.recipes.registry import get_recipes
 from bn_imbalance.evaluate.runs import read_runs
-from bn_imbalance.training.sweep import (
-    Execution, compare, hyperparameter_trials, recipes_to_run)
+from bn_imbalance.training.sweep import Execution, compare, recipes_to_run
 
 TRIES = 3
 TO_TRY = recipes_to_run(replace(SMALL, recipes=['plain', 'focal'], tune=TRIES))[0]
@@ -39,37 +36,6 @@ def tuned(data, tmp_path_factory):
         m.setattr(runs_module, 'train', train)
         execution = Execution(tmp_path_factory.mktemp('tuned')/'out', 'serial', progress=False)
         return compare(data, SMALL, execution=execution, recipes=TO_TRY), given, execution.out
-
-
-def test_the_same_budget_for_all():
-    assert [r.name for r in hyperparameter_trials(recipes['plain'], 1)] == ['plain']
-    for r in (r for r in get_recipes('all') if any(w.tune for _, w in r.params.values())):
-        tries = hyperparameter_trials(r, 7)
-        assert len({t.name for t in tries}) == 7 and tries[0] == r, r.name
-        assert [get_recipes(t.name)[0] for t in tries] == tries # the names tell everything
-    none = replace(SMALL, recipes=['plain', 'focal'], tuned=['none'])
-    assert recipes_to_run(none) == (get_recipes('plain,focal'), [])
-    assert len(recipes_to_run(replace(none, tune=4))[0]) == 8
-
-
-def test_baselines_are_tuned_where_that_is_cheap():
-    assert len(recipes_to_run(load_settings(recipes='plain, final_bn'))[0]) == 2 # only if it is asked for
-    s = load_settings(recipes='plain, focal, final_bn', tuned='plain, final_bn', epochs=7, lr=.01)
-    field, tries = recipes_to_run(s)
-    assert len(field) == 13 and len(tries) == 12 and field[6].name == 'focal'
-    assert {r.params['epochs'][0] for r in field[:6]} == {None, 21}
-    assert {r.params['lr'][0] for r in field[:6]} == {None, .00333, .001}
-    assert len(recipes_to_run(replace(s, engine='images'))[0]) == 3
-
-
-def test_a_longer_training_is_the_longer_training(data):
-    "A recipe with a length of its own, among others, gives what settings of that length give"
-    field = get_recipes('plain, plain:epochs=4, focal')
-    execution = Execution(None, 'serial', progress=False)
-    some = compare(data, SMALL, execution=execution, seeds=[0], recipes=field)
-    alone, = compare(data, replace(SMALL, epochs=4), execution=execution, seeds=[0], recipes=get_recipes('plain'))
-    assert np.array_equal(some[1].test.logits, alone.test.logits) and len(some[1].history) == 4
-    assert not np.array_equal(some[0].test.logits, alone.test.logits)
 
 
 def test_the_best_on_validation_is_chosen(data, tuned):

@@ -32,6 +32,7 @@ class Embedder:
     device:str='cpu'
     span:str=''   # of images with more than 8 bits, see `Settings.range`
 
+# %% ../../nbs/find/01_pool.ipynb #2beab888
 def settings_embedder(s:Settings, device)->Embedder:
     "The pretrained backbone that the settings name"
     net = pooled_backbone(s.arch, s.weights, s.size, s.grid)
@@ -48,6 +49,7 @@ class WithMargin(nn.Module):
         features, patches = self.net[0](x)
         return torch.cat([features, self.net[1]((features, patches)).diff()], 1)
 
+# %% ../../nbs/find/01_pool.ipynb #ad3a55c8
 def model_embedder(model:Model, device)->Embedder:
     "The backbone of a model, which may be fine-tuned; with the margin if it is a model of patches"
     (backbone, (pool, _)), about = model.net, model.about

@@ -70,6 +70,7 @@ def forward_batches(net, images, size, stats, bs=32, device=None, read=decode)->
     rows = decoded(images, size, read=read)
     return forward_rows(net, rows, stats, bs, usable_device(device))
 
+# %% ../../nbs/training/01_features.ipynb #bc7a8c37
 def read_marked(path, size, read): # `read`: path, size, content -> pixels
     "Pixels, and the hash of the file's bytes as in `check_images`"
     try: data, digest = marked_bytes(path)
@@ -78,6 +79,7 @@ def read_marked(path, size, read): # `read`: path, size, content -> pixels
         raise BadInput(f'{path}: cannot be read ({reason(e)}).') from None
     return read(path, size, data), digest
 
+# %% ../../nbs/training/01_features.ipynb #54a0331e
 def _computed(items, s, device, patches, bs=32): # digests, features and perhaps patches, by batch
     keep_memory()
     net = (patch_backbone if patches else pooled_backbone)(s.arch, s.weights, s.size, s.grid)

@@ -41,6 +41,7 @@ def data_config(data, protocol=None)->dict: # JSON
                minority=data.classes('minority'), fingerprint=digest.hexdigest())
     return out | ({'classes': data.names} if multiclass else {})
 
+# %% ../../nbs/training/04_run.ipynb #4ceb48de
 _not_of_a_run = ('recipes', 'seeds', 'weights', 'tune', 'tuned', 'factors', 'position',
                  'prevalence', 'cost_miss', 'cost_alarm', 'min_recall')
 
@@ -59,6 +60,7 @@ def run_config(data, recipe, s, seed)->dict: # JSON; equal ones give equal resul
     if recipe.blend_of: about['blend_of'] = [r.name for r in recipe.blend_of]
     return dict(data=data, recipe=about, settings=settings, seed=seed, optimizer=OPTIMIZER)
 
+# %% ../../nbs/training/04_run.ipynb #960b8b22
 def run_versions(): # of what a run is computed with
     names = 'bn_imbalance', 'torch', 'torchvision', 'timm', 'fastai'
     return dict(python=platform.python_version(), **{n: version(n) for n in names})
@@ -73,6 +75,7 @@ def _brief(y, z, rare):
     each = [one(y == c, z.argmax(1) == c, margin(z, c)) for c in rare]
     return dict(zip(('f1_minority', 'auroc'), np.mean(each, axis=0).tolist()))
 
+# %% ../../nbs/training/04_run.ipynb #68576c5c
 def evaluate_run(recipe, trained, ys, s, seed, rare=(1,))->dict: # parts of a `Run`
     "Finish a recipe's head, and compute the logits to evaluate; ys: labels of each part"
     epochs, history, counts = list(trained.epochs), [], np.bincount(ys['train']).tolist()
@@ -115,6 +118,7 @@ def for_few(chosen:list, data, protocol=None)->list: # recipes
                    'subject of it is there to judge that by. Take knn, padim or blend; bn-find '
                    'looks for more rare images.')
 
+# %% ../../nbs/training/04_run.ipynb #80c72a72
 def with_members(recipes, s):
     "Recipes without repetition as the network allows them, each blend after its members"
     mine = [for_network(r, s) for r in recipes]
@@ -155,6 +159,7 @@ def _train_in_memory(engine, split, recipes, s, *args): # also the settings used
     gc.collect(), torch.cuda.empty_cache()
     return train(engine, split, recipes, used, *args), used, note
 
+# %% ../../nbs/training/04_run.ipynb #46af2941
 def _run_trained(split, recipes, s, seed, configs, features, pixels, device):
     keep_memory()
     rare, ys = rare_targets(split), {k: split_labels(split, k) for k in SPLITS}

@@ -51,6 +51,7 @@ def _do(job, features, pixels): # the job's runs, or the reason why there are no
         lines = str(e).strip().splitlines() or ['']
         return None, f'{type(e).__name__}: {lines[0]} ({Path(at.filename).name}, line {at.lineno})'
 
+# %% ../../nbs/training/06_sweep.ipynb #e5479786
 def _given_up(job, why): # runs that failed twice
     about = dict(failed=why, device=job.device, versions=run_versions())
     return [Run(c, rare_targets(job.split), None, None, engine=choose_engine(r, job.s), **about)
@@ -71,9 +72,11 @@ def _importable(recipe): # can another process import its functions? Not if a no
         return '<' not in f.__qualname__ and not here
     return all(ok(f) for p in PARTS if (f := getattr(recipe, p)))
 
+# %% ../../nbs/training/06_sweep.ipynb #1351c7a1
 def _arrays(table): return table and (list(table.rows), table.x.numpy()) # to send
 def _table(arrays): return arrays and Table(arrays[0], torch.from_numpy(arrays[1]))
 
+# %% ../../nbs/training/06_sweep.ipynb #f3ba3089
 _inputs = None
 def _start(*arrays):
     global _inputs
