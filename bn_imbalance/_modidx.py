@@ -2038,8 +2038,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                            'bn_imbalance/training/engine.py'),
                                               'bn_imbalance.training.engine._decay_groups': ( 'training/engine.html#_decay_groups',
                                                                                               'bn_imbalance/training/engine.py'),
-                                              'bn_imbalance.training.engine._head_by_head': ( 'training/engine.html#_head_by_head',
-                                                                                              'bn_imbalance/training/engine.py'),
                                               'bn_imbalance.training.engine._learner': ( 'training/engine.html#_learner',
                                                                                          'bn_imbalance/training/engine.py'),
                                               'bn_imbalance.training.engine._loss_and_callbacks': ( 'training/engine.html#_loss_and_callbacks',

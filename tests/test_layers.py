@@ -94,17 +94,6 @@ def test_folding_keeps_away_from_batch_normalization_elsewhere():
     for m in net, Other().eval(): torch.testing.assert_close(fold_final_bn(m)(x), m(x))
 
 
-def test_looking_changes_nothing():
-    net, x = network('resnet18'), torch.randn(2, 3, 32, 32)
-    net.train(), net.layer1.eval()
-    before, modes = {k: v.clone() for k, v in net.state_dict().items()}, [m.training for m in net.modules()]
-    rng = torch.get_rng_state()
-    find_classifier(net, x)
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-    assert modes == [m.training for m in net.modules()] and torch.equal(rng, torch.get_rng_state())
-    assert not any(m._forward_hooks for m in net.modules())
-
-
 @pytest.mark.parametrize('arch,names', [('inception_v3', 'AuxLogits.fc, fc'), ('googlenet', 'aux1.fc2, aux2.fc2, fc')])
 def test_helpers_that_classify_too(arch, names):
     import torchvision

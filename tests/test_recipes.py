@@ -111,30 +111,6 @@ def test_recipes_end_to_end(data):
         if not r.mix: np.testing.assert_allclose(a, b, atol=5e-3*max(1, a.std()), err_msg=r.name)
 
 
-@pytest.mark.parametrize('name', ['knn', 'mahalanobis', 'padim', 'patchcore'])
-def test_one_class_recipes_see_no_rare_image(name):
-    "Whatever the rare images of the training set are, the head is the same"
-    rng = torch.Generator().manual_seed(0)
-    x, y = torch.randn(40, 12, generator=rng), torch.tensor([0]*32 + [1]*8)
-    if 'patches' in recipes[name].inputs: x = made_up_patches(x)
-    other = torch.where((y == 1).view(-1, *[1]*(x.ndim - 1)), 100, x)
-    a, b = (recipes[name].part('fit_head')(None, o, y, 0, None).state_dict() for o in (x, other))
-    assert all(torch.equal(a[k], b[k]) for k in a)
-
-
-def test_sums():
-    r, = get_recipes('final_bn+knn:k=3:lr=0.01')
-    assert r.base == 'final_bn+knn' and r.params['k'][0] == 3 and r.params['lr'][0] == .01
-    a, b = r.members
-    assert a.options == (('lr', .01),) and b.options == (('k', 3.),) and not a.ensemble_with
-    assert a.training == r.training == get_recipes('final_bn:lr=0.01')[0].training # one training does for both
-    assert get_recipes(r.name) == [r]
-    for wrong in 'knn+final_bn', 'final_bn+plain', 'final_bn+', 'final_bn+knn+knn', 'plain_threshold+knn', 'BN+WL':
-        with pytest.raises(BadInput, match='--recipes'): get_recipes(wrong)
-    assert not any(o.one_class for o in get_recipes('all', 3) + get_recipes('usual', 3))
-    assert [o.name for o in get_recipes('all')] == [*recipes, *ADDED] and len(get_recipes('usual')) == len(USUAL)
-
-
 def test_a_sum_adds_margins():
     "Its margin is that of its halves, the first in units of its spread on the training majority"
     run, head, dls, ys = go('final_bn+knn', 2)
@@ -182,13 +158,6 @@ def test_remix_leans_to_the_rarer_class(lam, i, j):
     out = remix_labels(torch.tensor([lam]), n[[i]]/n[[j]], 3, .5).item()
     if i == 1 and j == 0: assert out == (1 if 1 - lam < .5 else pytest.approx(lam))
     else: assert out == pytest.approx(lam)
-
-
-def test_options_in_names():
-    r, = get_recipes('ldam_drw:margin=0.3:lr=0.01')
-    assert r.params['margin'][0] == .3 and r.params['lr'][0] == .01 and r.base == 'ldam_drw'
-    assert get_recipes(r.name) == [r] and r.training != recipes['ldam_drw'].training
-    assert recipes['tau_norm'].set(tau=.2).training == recipes['plain'].training
 
 
 class Broken(nn.Module):

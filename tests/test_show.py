@@ -1,55 +1,19 @@
 """The page that shows a model: what it may be sent, what it answers, what its sliders do in a browser."""
 import base64, json
-import numpy as np, pytest
-from bs4 import BeautifulSoup
+import pytest
 from scipy.special import expit, logit
 from browser import Browser, needs_browser
 from deployed import images, one_line, saved # noqa: F401, fixtures
 pytest.importorskip('fasthtml', reason="pip install 'bn_imbalance[find]'")
-from starlette.testclient import TestClient # noqa: E402
 from bn_imbalance.deploy.model import load_model # noqa: E402
 from bn_imbalance.deploy.predict import predict_images # noqa: E402
-from bn_imbalance.find.labelling import AccessControl # noqa: E402
-from bn_imbalance.find.show import MOST, ModelServer, show_app, show_model # noqa: E402
+from bn_imbalance.find.show import ModelServer, show_model # noqa: E402
 
-HOME, BYTES = 'http://127.0.0.1:8643', {'content-type': 'application/octet-stream'}
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
 def model(saved): return load_model(saved)
-
-
-def test_what_may_be_sent(model, images):
-    access = AccessControl(8643, accepts=('application/octet-stream', MOST))
-    client = TestClient(show_app(ModelServer(model), access), base_url=HOME, headers=dict(origin=HOME))
-    assert client.get('/').status_code == client.post('/predict', content=b'x', headers=BYTES).status_code == 401
-    page = client.get(access.invite().removeprefix(HOME))
-    policy = client.get('/').headers['content-security-policy']
-    assert page.status_code == 200 and policy.startswith("default-src 'none'")
-    paths = sorted(images.rglob('*.jpg'))[:2] + sorted(images.rglob('*.jpg'))[-2:]
-    table = predict_images(model, paths)
-    for path, row in zip(paths, table.itertuples()):
-        got = client.post('/predict', content=path.read_bytes(), headers=BYTES).json()
-        assert got['label'] == row.label and got['review'] == (row.review == 'yes')
-        assert np.isclose(expit(got['log_odds']), row.calibrated_probability)
-        assert (row.label == model.classes[1]) == (expit(got['log_odds']) > ModelServer(model).about()['threshold'])
-    for sent, status, says in [(b'no image', 422, 'not an image'), (b'', 422, '')]:
-        r = client.post('/predict', content=sent, headers=BYTES)
-        assert r.status_code == status and says in r.text and '/tmp' not in r.text and '\n' not in r.text.strip()
-    assert client.post('/predict', content=b'{}', headers={'content-type': 'application/json'}).status_code == 415
-    assert client.post('/predict', content=b'x', headers=BYTES | {'origin': 'http://evil.example'}).status_code == 403
-    assert client.post('/predict', content=b'x', headers=BYTES | {'content-length': str(MOST + 1)}).status_code == 413
-
-
-def test_a_slider_reaches_the_value_of_the_model(model, monkeypatch):
-    server = ModelServer(model)
-    monkeypatch.setattr(server, 'about', lambda: dict(classes=['a', 'b'], sliders=True, prevalence=1e-4, threshold=1.))
-    access = AccessControl(8643)
-    client = TestClient(show_app(server, access), base_url=HOME)
-    client.get(access.invite().removeprefix(HOME))
-    sliders = {o['id']: o for o in BeautifulSoup(client.get('/').text, 'html.parser').find_all('input', type='range')}
-    assert float(sliders['prevalence']['min']) < -9.2 and float(sliders['threshold']['max']) > 13.8
 
 
 def test_no_model_is_one_line(command, tmp_path):

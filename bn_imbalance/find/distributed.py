@@ -78,6 +78,7 @@ def in_order(
         finally:
             for o in actors: ray.kill(o)
 
+# %% ../../nbs/find/04_distributed.ipynb #1624db1e
 def _in_order(ray, actors, work, pieces):
     left, free, busy, done, at = enumerate(pieces), list(actors), {}, {}, 0
     while True:
@@ -110,6 +111,7 @@ def _embedder(embedder, bs, device):
         return list(embed(paths, embedder, bs, odd)), odd
     return work
 
+# %% ../../nbs/find/04_distributed.ipynb #c9e11a08
 def _pieces(paths, n):
     for piece in chunked(paths, n):
         if lost := next((p for p in piece if str(p).startswith('memory://')), None):

@@ -32,7 +32,6 @@ class Embedder:
     device:str='cpu'
     span:str=''   # of images with more than 8 bits, see `Settings.range`
 
-# %% ../../nbs/find/01_pool.ipynb #2beab888
 def settings_embedder(s:Settings, device)->Embedder:
     "The pretrained backbone that the settings name"
     net = pooled_backbone(s.arch, s.weights, s.size, s.grid)

@@ -133,7 +133,6 @@ def _text(path): # without the byte-order mark of some programs
     except FileNotFoundError: return ''
     except OSError as e: raise BadInput(f'{path}: cannot be read ({e.strerror}).') from e
 
-# %% ../../nbs/find/00_queue.ipynb #4c12b7a6
 def _header(line, path): # columns, separator
     sep = max(',;\t', key=line.count)
     columns = [o.strip().strip('"') for o in line.rstrip('\r').split(sep)]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'Search', 'search_with_data', 'search_with_model', 'start_search', 'next_round', 'write_labels',
-           'pool_counts', 'found_text', 'round_text']
+           'found_text', 'round_text']
 
 # %% ../../nbs/find/02_search.ipynb #51b9587b
 from ..core import BadInput, Settings, csv_text, load_settings, suggest, write_atomic

@@ -40,6 +40,7 @@ class ModelServer:
         at = dict(prevalence=d.prevalence(m.rare), threshold=float(p))
         return dict(classes=classes, sliders=True, **at)
 
+# %% ../../nbs/find/05_show.ipynb #2b8603b6
 def _jpeg(im): return data_uri(im, 'jpeg', quality=85)
 
 @patch
@@ -67,6 +68,7 @@ def _slider(name, text, low, high, value):
     return Label(f'{text}: ', now, Input(type='range', id=name, min=low, max=high, step=.01,
                                          aria_label=text), cls='slider')
 
+# %% ../../nbs/find/05_show.ipynb #f414bdb1
 def _show_html(server):
     "The page, and its policy"
     about, m = server.about(), server.model

@@ -26,7 +26,6 @@ class Backbone:
     pool:bool      # does the backbone make maps, to be pooled?
     stats:tuple    # mean and standard deviation of its training pixels (0 to 1), per channel
 
-# %% ../../nbs/models/01_backbones.ipynb #3f8dd707
 @lru_cache
 def find_library(arch):
     "`torchvision` or `timm`; raises `BadInput` with similar names if neither has it"
@@ -218,7 +217,6 @@ def pooled_backbone(arch, weights, size=224, grid=(1, 1))->nn.Module: # in evalu
     net = nn.Sequential(cut_backbone(load_network(arch, weights), arch), *pooling(arch))
     return in_tiles(net, size, grid).eval()
 
-# %% ../../nbs/models/01_backbones.ipynb #8d7669a0
 def normalized(pixels, stats)->torch.Tensor: # (n, 3, size, size), float32
     "Pixels (uint8) as the network was trained on them; stats: mean and std per channel"
     mean, std = (torch.tensor(o, device=pixels.device)[:, None, None] for o in stats)

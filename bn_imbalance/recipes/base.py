@@ -96,6 +96,7 @@ def members(self:Recipe)->list:
     def own(r): return replace(r, options=tuple((k, v) for k, v in self.options if k in r.params))
     return [own(replace(self, ensemble_with=None)), own(self.ensemble_with)]
 
+# %% ../../nbs/recipes/00_base.ipynb #75dc0a12
 @patch(as_prop=True)
 def needs(self:Recipe)->tuple:
     "What it and its members look at: `features`, `patches` or both"

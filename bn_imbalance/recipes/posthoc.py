@@ -23,6 +23,7 @@ def _split_head(head): # before the last Linear layer, that layer, after it
 @torch.no_grad()
 def eval_logits(head, x): return head.eval()(x)
 
+# %% ../../nbs/recipes/03_posthoc.ipynb #c59c222e
 def retrain_classifier(head, x, y, seed, refit):
     before, lin, rest = _split_head(head)
     new = nn.Linear(lin.in_features, lin.out_features, bias=lin.bias is not None).to(x.device)
@@ -34,6 +35,7 @@ def learn_scales(head, x, y, seed, refit):
     z = eval_logits(nn.Sequential(*before, lin), x)
     return nn.Sequential(*before, lin, refit(PerClass(lin.out_features).to(x.device), z, y), *rest)
 
+# %% ../../nbs/recipes/03_posthoc.ipynb #5630c84a
 def normalize_classifier(head, x, y, seed, refit, tau:Within(0, 2, (0, 1.5))=.7):
     before, lin, rest = _split_head(head)
     new = nn.Linear(lin.in_features, lin.out_features, bias=False).to(x.device)
@@ -61,6 +63,7 @@ def subtract_tuned_prior(counts, y, z):
     run = max(runs, key=len) # the middle of the widest range among equals
     return lambda z: z - taus[run].mean()*prior
 
+# %% ../../nbs/recipes/03_posthoc.ipynb #d712180c
 def tuned_threshold(counts, y, z, prevalence:Within(0, .99)=0.):
     "Best F1 on validation for each class rarer than average; `prevalence` 0: as it is there"
     threshold = np.zeros(len(counts))

@@ -100,7 +100,6 @@ def _learner(dls, recipe, s, seed):
     return final_bn_learner(dls, s.arch, custom_head=_FullPrecision(*head), weights=s.weights,
                             train_bn=bn_learns(recipe, s), normalize=False, **kwargs)
 
-# %% ../../nbs/training/03_engine.ipynb #5a1d0303
 def make_learner(
     split:pd.DataFrame,  # columns path, digest, label, split
     recipe:Recipe,       # how to handle the rare class
@@ -133,14 +132,13 @@ class _FrozenBackbone(nn.Module):
     def forward(self, x): return x if x.ndim == 2 else self.net(x)
 
 # %% ../../nbs/training/03_engine.ipynb #8f65bab9
-def _head_by_head(model): return [g for head in model[1] for g in _decay_groups(head)]
-
 def _stack_learner(dls, recipes, heads, s, seed, backbone):
     losses, cbs = zip(*[_loss_and_callbacks(r, dls.train.y) for r in recipes])
     model = nn.Sequential(_FrozenBackbone(backbone) if backbone else nn.Identity(),
                           HeadStack(heads))
     return Learner(_with_batches(dls, recipes[0], s, seed), model, loss_func=StackLoss(losses),
-                   opt_func=_fused_adam, splitter=_head_by_head, cbs=[AddLosses(), *cbs[0]],
+                   opt_func=_fused_adam, cbs=[AddLosses(), *cbs[0]],
+                   splitter=lambda m: [g for head in m[1] for g in _decay_groups(head)],
                    wd=np.array([o for r in recipes for o in (_wd(r, s), 0)]))
 
 # %% ../../nbs/training/03_engine.ipynb #bc1422b0
@@ -163,7 +161,6 @@ class _KeepLogits(Callback):
         loss = torch.stack(self.losses).mean(0).tolist()
         self.epochs.append((loss, joined(self.valid), joined(test)))
 
-# %% ../../nbs/training/03_engine.ipynb #ad9a54d4
 @contextmanager
 def threads(n):
     "`n` threads in PyTorch and NumPy: no sum depends on the number of workers"
@@ -186,7 +183,6 @@ class _Bfloat16(Callback):
         self.learn.pred = self.learn.pred.float()
         self.autocast.__exit__(None, None, None)
 
-# %% ../../nbs/training/03_engine.ipynb #b5721845
 def fit_learner(
     learn:Learner, # from `make_learner`
     s:Settings,    # epochs, unfreeze, lr, precision

@@ -57,6 +57,7 @@ class SharedDropout(nn.Module):
         if self.drawn.at > len(masks): masks.append(F.dropout(torch.ones_like(x), self.p))
         return x * masks[self.drawn.at - 1]
 
+# %% ../../nbs/training/02_stack.ipynb #5def4370
 def dropout_rates(head):
     return tuple(m.p for m in head.modules() if isinstance(m, (nn.Dropout, SharedDropout)))
 
@@ -101,6 +102,7 @@ class StackLoss(nn.Module):
             with NoneReduce(loss) as l: return l(o, y)
         return torch.stack([one(*o) for o in zip(self.losses, z)])
 
+# %% ../../nbs/training/02_stack.ipynb #7eb1b2ac
 class AddLosses(Callback):
     "The scalar to differentiate: the sum over heads of the mean loss over the batch"
     def after_loss(self):

@@ -77,12 +77,11 @@ def _arrays(table): return table and (list(table.rows), table.x.numpy()) # to se
 def _table(arrays): return arrays and Table(arrays[0], torch.from_numpy(arrays[1]))
 
 # %% ../../nbs/training/06_sweep.ipynb #f3ba3089
-_inputs = None
+_inputs = [] # of a worker
 def _start(*arrays):
-    global _inputs
     signal.signal(signal.SIGINT, signal.SIG_IGN) # the main process handles Ctrl-C
     Thread(target=_follow, daemon=True).start()
-    _inputs = list(map(_table, arrays))
+    _inputs.extend(map(_table, arrays))
 
 def _follow():
     parent_process().join()
@@ -90,7 +89,6 @@ def _follow():
 
 def _work(job): return _do(job, *_inputs)
 
-# %% ../../nbs/training/06_sweep.ipynb #c90654b2
 def _in_processes(jobs, inputs, workers):
     if local := next((r.name for job in jobs for r in job.recipes if not _importable(r)), None):
         raise BadInput(f'recipe {local} is made of functions that another process cannot import: '
