@@ -6,7 +6,6 @@ from bn_imbalance.training import run as runs_module
 from bn_imbalance.evaluate.choice import best_variant, tuning_trials, with_tuned
 from bn_imbalance.data.items import read_data, targets
 from bn_imbalance.data.splits import draw_split
-from bn_imbalance.recipes.base import recipes
 from bn_imbalance.evaluate.runs import read_runs
 from bn_imbalance.training.sweep import Execution, compare, recipes_to_run
 
