@@ -8,10 +8,8 @@ from scipy.stats import binomtest
 from bn_imbalance.metrics import rate_interval
 from bn_imbalance.audit.checks import check_data
 from bn_imbalance.audit.page import write_check
-from bn_imbalance.data.copies import MAX_PAIRS, NEAR, hash_bits, near_pairs
-from bn_imbalance.data.images import check_images
+from bn_imbalance.data.copies import MAX_PAIRS, near_pairs
 from bn_imbalance.data.items import read_data
-from bn_imbalance.data.leaves import leaf_image
 
 RNG = np.random.default_rng(0)
 
@@ -228,14 +226,6 @@ def test_no_permission(images):
     (images/'bad').chmod(0)
     try: assert len(names(check_data(images), 'cannot be read')) == 2
     finally: (images/'bad').chmod(0o755)
-
-
-def test_a_hash_from_a_fraction_of_the_pixels_is_the_same(tmp_path):
-    "Of large images a fraction of the pixels is looked at; their hash must not tell them from a small copy"
-    im = leaf_image(1, True, 1024)
-    im.save(tmp_path/'large.jpg'); im.resize((200, 200)).save(tmp_path/'small.png')
-    h = hash_bits(check_images([tmp_path/'large.jpg', tmp_path/'small.png']).hash)
-    assert (h[0] != h[1]).sum() <= NEAR/2
 
 
 def test_page_without_anything_known(tmp_path):

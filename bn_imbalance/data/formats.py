@@ -14,11 +14,11 @@ from PIL import Image
 
 # %% ../../nbs/data/00_formats.ipynb #fmt6
 FORMATS = tuple('JPEG PNG GIF BMP DIB TIFF WEBP AVIF JPEG2000 PPM TGA ICO QOI'.split())
-HEIC, DICOM = '.heic .heif .hif'.split(), '.dcm .dicom'.split()
+
 SUFFIXES = frozenset('''
     .jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .tif .tiff .webp .avif .avifs
     .jp2 .j2k .j2c .jpc .jpf .jpx .pbm .pgm .ppm .pnm .pfm .tga .icb .vda .vst .ico .qoi
-    '''.split() + HEIC + DICOM)
+    .heic .heif .hif .dcm .dicom'''.split())
 OTHERS = frozenset('''
     .txt .md .rst .log .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .html .htm .js .css
     .py .ipynb .sh .bat .r .m .doc .docx .xls .xlsx .xlsm .ods .odt .ppt .pptx .pdf .eps .ai .svg
@@ -48,10 +48,11 @@ def is_image(head:bytes)->bool: # its first bytes, `HEAD` of them
     starts = (b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n', b'GIF8', b'II*\0', b'MM\0*', b'II+\0', b'qoif',
               b'\0\0\0\x0cjP  \r\n\x87\n', b'\xff\x4f\xff\x51', b'\0\0\1\0')
     return bool(head.startswith(starts) or head[:4] == b'RIFF' and head[8:12] == b'WEBP'
-                or head[:2] == b'BM' and head[6:10] == bytes(4) or re.match(rb'P[1-6fF]\s', head)
+                or head[:2] == b'BM' and head[6:10] == bytes(4)
                 or head[4:8] == b'ftyp' and head[8:12] in (b'avif', b'avis')
-                or _is_heic(head) or _is_dicom(head))
+                or re.match(rb'P[1-6fF]\s+[\d#]', head) or _is_heic(head) or _is_dicom(head))
 
+# %% ../../nbs/data/00_formats.ipynb #fmtwhat2
 def what_it_is(head:bytes)->str: # its first bytes
     "What a file is that is no image, and what to do; '' if that is unknown"
     text = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
@@ -118,7 +119,7 @@ def _open_dicom(source, page):
     im.n_frames = int(ds.get('NumberOfFrames') or 1)
     return im
 
-# %% ../../nbs/data/00_formats.ipynb #fmt10b
+# %% ../../nbs/data/00_formats.ipynb #fmttexts2
 def _without_texts(data): # the bytes of a PNG file without texts and profiles
     out, at = [data[:8]], 8
     while at + 8 <= len(data):
@@ -127,6 +128,7 @@ def _without_texts(data): # the bytes of a PNG file without texts and profiles
         at += 12 + n
     return b''.join(out)
 
+# %% ../../nbs/data/00_formats.ipynb #fmt10b
 def open_bytes(data:bytes, page=0)->Image.Image: # of any mode, not yet decoded
     "An image; raises `NotAnImage`, or whatever a decoder raises"
     head = data[:HEAD]
@@ -141,13 +143,14 @@ def open_bytes(data:bytes, page=0)->Image.Image: # of any mode, not yet decoded
     if page: im.seek(page)
     return im
 
-# %% ../../nbs/data/00_formats.ipynb #fmt12
+# %% ../../nbs/data/00_formats.ipynb #fmtpages1
 def n_pages(im)->int: # of an open image
     "Pages or frames; 1 in doubt"
     if im.format in ('MPO', 'ICO'): return 1
     try: return getattr(im, 'n_frames', 1) or 1
     except Exception: return 1 # Pillow raises anything for a broken later page; the first is read
 
+# %% ../../nbs/data/00_formats.ipynb #fmt12
 def split_page(path)->tuple: # 'stack.tif[2]' -> 'stack.tif', 2; otherwise the path, 0
     "File and page that a path names; a file that is called so comes first"
     m = re.fullmatch(r'(.+)\[(\d{1,6})\]', str(path), re.S)
@@ -164,6 +167,7 @@ def value_range(a)->tuple: # lowest and highest, but for one pixel in 10,000
     a = np.partition(a, (k, len(a) - 1 - k))
     return float(a[k]), float(a[-1 - k])
 
+# %% ../../nbs/data/00_formats.ipynb #fmtusual1
 def _two_digits(x, up): # away from zero if `up` and x have the same sign
     if x == 0: return 0.
     unit = 10.**(np.floor(np.log10(abs(x))) - 1)
@@ -181,6 +185,7 @@ def usual_range(low, high, whole)->tuple: # of values; are they whole numbers?
 
 def range_text(span): return ','.join(f'{o:g}' for o in span)
 
+# %% ../../nbs/data/00_formats.ipynb #fmtparse1
 def parse_range(text)->tuple|None: # '0,4095' -> (0., 4095.); '' -> None
     "A range that a user gives; raises `BadInput`"
     if not text: return None
@@ -189,6 +194,7 @@ def parse_range(text)->tuple|None: # '0,4095' -> (0., 4095.); '' -> None
     if low < high and np.isfinite([low, high]).all(): return low, high
     raise BadInput(f'--range {text}: expected LOW,HIGH, values of black and white, such as 0,4095.')
 
+# %% ../../nbs/data/00_formats.ipynb #fmteight1
 def to_eight_bits(a, span, inverted=False)->np.ndarray: # uint8
     "Values as 0 (the lower end of the range, or below) to 255"
     low, high = span
@@ -201,10 +207,9 @@ def is_deep(im): return im.mode.startswith('I') or im.mode == 'F' # more than 8 
 
 def _swapped(args): # the raw mode of 16 bits with bytes in the other order; None for others
     mode, *rest = args if isinstance(args, tuple) else (args,)
-    native = 'L' if sys.byteorder == 'little' else 'B'
     m = re.fullmatch(r'((?:RGB|RGBA|LA|RGBX);16)([LBN])', str(mode))
     if not m: return None
-    other = 'B' if (native if m[2] == 'N' else m[2]) == 'L' else 'L'
+    other = dict(L='B', B='L', N='B' if sys.byteorder == 'little' else 'L')[m[2]]
     return (m[1] + other, *rest) if isinstance(args, tuple) else m[1] + other
 
 def deep_values(im, data:bytes, page=0)->np.ndarray|None: # (h, w) or (h, w, channels)
