@@ -6,12 +6,10 @@ from conftest import QUICK, write_folder
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from bn_imbalance.core import BadInput, load_settings
-from bn_imbalance.data.items import as_data, from_csv, from_folder, pool_classes, read_data
+from bn_imbalance.data.items import read_data
 from bn_imbalance.data.splits import SPLITS, draw_split, stratified_split, paper_split, stratified_folds
 from bn_imbalance.data.images import decode, read_image
 from bn_imbalance.training.loaders import imbalanced_dls
-from bn_imbalance.data.sources import SOURCES, short_class, source_of
-from bn_imbalance.data.download import file_list
 
 SMALL = replace(load_settings(), train_majority=20, train_minority=4, valid_majority=6, valid_minority=3,
                 test_majority=5, test_minority=5)
@@ -107,67 +105,6 @@ def test_jpeg_turned_and_decoded_like_fastai(tmp_path):
     assert read_image(tmp_path/'x.jpg').size == (40, 70)
     want = Resize(64, method=ResizeMethod.Squish)(PILImage(read_image(tmp_path/'x.jpg')), split_idx=1)
     np.testing.assert_array_equal(decode(tmp_path/'x.jpg', 64), np.asarray(want).transpose(2, 0, 1))
-
-
-def test_csv_reader(tmp_path, folder):
-    rows = [(f'images/{l}/{i:03d}.jpg', l, '7' if i < 2 else '')
-            for l, n in (('good', 40), ('bad', 20)) for i in range(n)]
-    table = pd.DataFrame(rows, columns=['path', 'label', 'group'])
-    table.to_csv(tmp_path/'items.csv', index=False)
-    data = read_data(tmp_path/'items.csv', minority='bad')
-    assert data.counts == {'majority': 40, 'minority': 20} and data.grouped
-    assert (data.items.group == 'group 7').sum() == 4
-    for text, message in (('path,lable\na,b\n', 'column label is missing'), ('path,label\n', 'no rows'),
-                          ('path,label\na,x\na,x\n', 'listed twice'), ('path,label\na,\n', 'line 2')):
-        (tmp_path/'items.csv').write_text(text)
-        with pytest.raises(BadInput, match=message): from_csv(tmp_path/'items.csv')
-
-
-def test_a_folder_that_is_called_leaves_is_a_folder(folder, monkeypatch):
-    "Only the embedded leaves and PlantVillage have the paper's protocol; a name says nothing"
-    mine = folder.rename(folder.parent/'leaves')
-    data = read_data(mine)
-    assert (data.name, data.protocol) == ('leaves', 'all')
-    assert len(draw_split(data, load_settings(), 0)) == 60 # as `all` has it: every image
-    monkeypatch.chdir(mine.parent)
-    assert read_data('./leaves').protocol == 'all' # relative paths too
-    items = pool_classes(from_folder(mine))
-    assert as_data(items, 'leaves', 'leaves').protocol == 'paper' # the embedded ones
-    assert as_data(items, 'other', str(mine)).protocol == 'all'
-    village = items.assign(**{'class': items['class'].map({'good': 'Apple___healthy', 'bad': 'Apple___Black_rot'})})
-    assert (as_data(village, 'x', 'x').name, as_data(village, 'x', 'x').protocol) == ('Apple', 'paper')
-
-
-@pytest.mark.parametrize('good,bad', [('part___ok', 'part___bad'), ('Apple___good', 'Apple___bad'),
-                                      ('Apple___healthy', 'part___bad')])
-def test_three_underscores_make_no_village(folder, command, good, bad, tmp_path):
-    "Other people's classes have them too; only those of PlantVillage have the paper's protocol"
-    (folder/'good').rename(folder/good)
-    (folder/'bad').rename(folder/bad)
-    data = read_data(folder)
-    assert (data.name, data.protocol) == (folder.name, 'all')
-    assert (source_of([bad]), short_class(bad)) == (None, bad)
-    code, text, err = command('bn-compare', folder, '--recipes', 'plain', '--out', tmp_path/'out', *QUICK)
-    assert code == 0 and 'protocol all' in text, err
-
-
-def test_the_village_is_known_by_its_classes(folder):
-    village, pepper = SOURCES['plantvillage'], 'Pepper,_bell___healthy'
-    assert {r['class'] for r in file_list('plantvillage')} < village.classes and len(village.classes) == 38
-    assert (village.part(pepper), village.short(pepper)) == ('Pepper,_bell', 'healthy')
-    (folder/'good').rename(folder/'Potato___healthy')
-    (folder/'bad').rename(folder/'Potato___Late_blight')
-    data = read_data(folder)
-    assert (data.name, data.protocol, short_class('Potato___Late_blight')) == ('Potato', 'paper', 'Late_blight')
-    (folder/'Potato___healthy').rename(folder/'Grape___healthy')
-    assert (read_data(folder).name, read_data(folder).protocol) == (folder.name, 'paper')
-
-
-def test_leaf_groups(folder):
-    (folder/'leaf_groups.csv').write_text('class,file,leaf\ngood,000.jpg,1\ngood,001.jpg,1\nbad,000.jpg,1\n')
-    groups = from_folder(folder).set_index('path').group
-    assert (groups == 'good/leaf 1').sum() == 2 and (groups == 'bad/leaf 1').sum() == 1
-    assert groups.nunique() == 59
 
 
 def test_the_test_set_reaches_the_network_as_it_is(folder):

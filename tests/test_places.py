@@ -9,7 +9,7 @@ import pandas as pd, pytest
 from bn_imbalance.data import sources
 from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data.download import blob_sha1, fetch
-from bn_imbalance.data.items import from_csv, from_folder, read_data
+from bn_imbalance.data.items import from_csv, read_data
 from bn_imbalance.data.splits import draw_split
 from bn_imbalance.data.sources import (
     SOURCES, Source, check_source, locate_fetched, register_source, short_class, source_text)
@@ -174,24 +174,6 @@ def test_bad_sources_are_refused(registry, name, source, message):
 def test_what_can_be_fetched_says_whom_to_cite():
     for s in (o for o in SOURCES.values() if o.url):
         assert 'Cite' in s.about and '{class}' in s.file and '{file}' in s.file and s.url.startswith('https://')
-
-
-def test_groups_beside_the_images(folder):
-    "A folder with groups.csv, and that file itself, are the same data set; the majority alone says what is rare"
-    names = [f'{c}/{k:03d}.jpg' for c, n in (('good', 40), ('bad', 20)) for k in range(n)]
-    df = pd.DataFrame({'path': names, 'label': [n.split('/')[0] for n in names],
-                       'group': [f'{n[:-5]}' for n in names]})
-    df.to_csv(folder/'groups.csv', index=False)
-    assert from_folder(folder).groupby('group').size().tolist() == [10]*6
-    a, b = read_data(folder), read_data(folder/'groups.csv', majority='good')
-    assert a.counts == b.counts == {'majority': 40, 'minority': 20} and b.classes('minority') == ['bad']
-    assert a.grouped and b.grouped and len(a.items) == 60
-    def sets(d): return {frozenset(Path(p).name for p in o) for _, o in d.items.groupby('group').path}
-    assert sets(a) == sets(b)
-    df.assign(group='').head(3).to_csv(folder/'groups.csv', index=False)
-    assert from_folder(folder).group.nunique() == 60
-    (folder/'groups.csv').write_text('image,tile\n')
-    with pytest.raises(BadInput, match='path and group are missing. Is path called image'): from_folder(folder)
 
 
 def test_tiles_with_their_groups():

@@ -38,16 +38,16 @@ def hash_bits(hashes): # hexadecimal texts -> (n, 256) bool
     rows = np.array([list(bytes.fromhex(h)) for h in hashes], np.uint8).reshape(-1, 32)
     return np.unpackbits(rows, axis=1).astype(bool)
 
-def _alike(pairs, tiny): # which pairs have the same tiny version, but for brightness and contrast?
+def _far(pairs, tiny): # by how much tiny versions differ, but for brightness and contrast
     a = np.frombuffer(b''.join(tiny), np.uint8).reshape(len(tiny), -1)
     def scaled(rows):
         x = a[rows].astype(np.float32)
         x -= x.mean(1, keepdims=True)
         return x/(x.std(1, keepdims=True) + 1e-6)
     parts = np.array_split(pairs, len(pairs)//4096 + 1)
-    far = [((scaled(p[:, 0]) - scaled(p[:, 1]))**2).mean(1)**.5 for p in parts]
-    return np.concatenate(far) < SAME
+    return np.concatenate([((scaled(p[:, 0]) - scaled(p[:, 1]))**2).mean(1)**.5 for p in parts])
 
+# %% ../../nbs/data/05_copies.ipynb #copypairs1
 def copy_pairs(checked)->np.ndarray: # rows (i, j, bits that differ; -1: the same bytes)
     "Copies among images, by the columns digest, hash and tiny of `check_images`"
     digests, hashes, tiny = (checked[k].to_numpy(object) for k in ('digest', 'hash', 'tiny'))
@@ -58,9 +58,10 @@ def copy_pairs(checked)->np.ndarray: # rows (i, j, bits that differ; -1: the sam
     one = np.flatnonzero((first == rows) & (hashes != ''))
     if not 1 < len(one) <= _MAX_IMAGES: return same
     near = near_pairs(hash_bits(hashes[one]))
-    near = near[_alike(near, tiny[one])]
+    near = near[_far(near, tiny[one]) < SAME]
     return np.concatenate([same, np.column_stack([one[near[:, :2]], near[:, 2]])])
 
+# %% ../../nbs/data/05_copies.ipynb #surepairs1
 def sure_pairs(pairs, n)->tuple: # the pairs of copies, and how many images are in crowds
     "Without near copies in crowds, where all look like all"
     near = pairs[pairs[:, 2] >= 0]
@@ -72,35 +73,6 @@ def sure_pairs(pairs, n)->tuple: # the pairs of copies, and how many images are 
     return pairs[alone], int(large[crowd].sum())
 
 # %% ../../nbs/data/05_copies.ipynb #cop7
-def _listed(items, pairs, n=8): # a few of them
-    text = [f'{items.path.iloc[i]} ({items["class"].iloc[i]}) and {items.path.iloc[j]} '
-            f'({items["class"].iloc[j]})' for i, j, _ in pairs[:n]]
-    return '; '.join(text) + f'; and {len(pairs) - n} more'*(len(pairs) > n)
-
-def join_copies(items:pd.DataFrame, notes:list, where='data',
-                contradictions='refuse')->pd.DataFrame: # without hash and tiny
-    "Make copies one subject; `refuse` (`BadInput`), `drop` or `keep` equal bytes under two labels"
-    items, column = items.reset_index(drop=True), 'class' if 'target' in items else 'label'
-    pairs, crowd = sure_pairs(copy_pairs(items), len(items))
-    items, label = items.drop(columns=['hash', 'tiny']), items[column].to_numpy()
-    same, differ = pairs[:, 2] < 0, label[pairs[:, 0]] != label[pairs[:, 1]]
-    if (wrong := same & differ).any() and contradictions != 'keep':
-        text = (f'{wrong.sum()} pairs of files are the same image under two labels: '
-                f'{_listed(items, pairs[wrong])}.')
-        if contradictions == 'refuse':
-            raise BadInput(f'{where}: {text} Correct the labels, or skip both with --skip-bad.')
-        notes.append(f'Left out: {text}')
-        gone = items.digest.isin(items.digest.iloc[pairs[wrong][:, 0]])
-        return join_copies(items[~gone].assign(hash='', tiny=b''), notes, where)
-    if crowd: notes.append(f'{crowd} images are so alike that no near copies can be told.')
-    if not len(pairs): return items
-    notes += _copies_text(items, pairs, same, differ)
-    part = linked(pairs[:, :2], len(items))
-    links = pd.DataFrame(dict(group=items.group.factorize()[0], part=part))
-    both = linked(np.column_stack([links.group, links.part + len(items)]), 2*len(items))
-    return items.assign(group=items.group.groupby(both[links.group]).transform('first'))
-
-# %% ../../nbs/data/05_copies.ipynb #cop7b
 def _copies_text(items, pairs, same, differ):
     n = [len(set(pairs[o][:, 1])) for o in (same, ~same)]
     kinds = [f'{k} are {what} of others' for k, what in zip(n, ('copies', 'nearly copies')) if k]
@@ -117,3 +89,32 @@ def _copies_text(items, pairs, same, differ):
             f'{torn.sum()} pairs of copies lie on both sides of your split: '
             f'{_listed(items, pairs[torn], 3)}. The test looks easier than it is.')
     return out
+def _listed(items, pairs, n=8): # a few of them
+    text = [f'{items.path.iloc[i]} ({items["class"].iloc[i]}) and {items.path.iloc[j]} '
+            f'({items["class"].iloc[j]})' for i, j, _ in pairs[:n]]
+    return '; '.join(text) + f'; and {len(pairs) - n} more'*(len(pairs) > n)
+
+# %% ../../nbs/data/05_copies.ipynb #cop7c
+def join_copies(items:pd.DataFrame, notes:list, where='data',
+                contradictions='refuse')->pd.DataFrame: # without hash and tiny
+    "Make copies one subject; `refuse` (`BadInput`), `drop` or `keep` equal bytes under two labels"
+    items, column = items.reset_index(drop=True), 'class' if 'target' in items else 'label'
+    pairs, crowd = sure_pairs(copy_pairs(items), len(items))
+    label = items[column].to_numpy()
+    same, differ = pairs[:, 2] < 0, label[pairs[:, 0]] != label[pairs[:, 1]]
+    if (wrong := same & differ).any() and contradictions != 'keep':
+        text = (f'{wrong.sum()} pairs of files are the same image under two labels: '
+                f'{_listed(items, pairs[wrong])}.')
+        if contradictions == 'refuse':
+            raise BadInput(f'{where}: {text} Correct the labels, or skip both with --skip-bad.')
+        notes.append(f'Left out: {text}')
+        gone = items.digest.isin(items.digest.iloc[pairs[wrong][:, 0]])
+        return join_copies(items[~gone], notes, where)
+    items = items.drop(columns=['hash', 'tiny'])
+    if crowd: notes.append(f'{crowd} images are so alike that no near copies can be told.')
+    if not len(pairs): return items
+    notes += _copies_text(items, pairs, same, differ)
+    part = linked(pairs[:, :2], len(items))
+    links = pd.DataFrame(dict(group=items.group.factorize()[0], part=part))
+    both = linked(np.column_stack([links.group, links.part + len(items)]), 2*len(items))
+    return items.assign(group=items.group.groupby(both[links.group]).transform('first'))

@@ -20,32 +20,26 @@ from urllib.parse import unquote
 import numpy as np, pandas as pd
 
 # %% ../../nbs/data/06_items.ipynb #3b9e82ee
-def pool_classes(items, minority=None, majority=None, where='data', rare_later=False, notes=None):
-    """Items with columns path, label (majority or minority), class, group; `BadInput` if that is
-    ambiguous. Pooled are classes of a name or glob pattern, several with commas; None: all others.
-    `where`: what messages call the data; `rare_later`: may the minority be without an image?"""
-    n = items[items.path != ''].label.value_counts().reindex(items.label.unique(), fill_value=0)
-    parts = {split_of(c) for c in n.index}
-    if len(n) > 1 and '' not in parts and len(parts) > 1:
-        raise BadInput(f'{where}: {some_names(n.index)} look like parts of a split, not like '
-                       'classes. Give the classes as labels, and these in a column split.')
-    if (n > 0).sum() > 1 and not minority:
-        n = n[n.index.isin(texts(_with_images(n.index, dict(zip(n.index, n)), notes, majority)))]
-    if rare_later and _only_majority(n.index, minority, majority): mino, majo = [], list(n.index)
-    else: mino, majo = _pools(n, minority, majority, where)
-    sizes = dict(zip(n.index, n))
-    for pool in mino, majo:
-        if pool and not any(sizes[c] for c in pool):
-            raise BadInput(' '.join([f'{where}: class {pool[0]} holds no images.', *(notes or [])]))
-        pool[:] = _with_images(pool, sizes, notes)
-    out = items[items.label.isin(mino + majo)].rename(columns={'label': 'class'})
-    out.insert(1, 'label', np.where(out['class'].isin(mino), 'minority', 'majority'))
-    return out.reset_index(drop=True)
+def _only_majority(classes, minority, majority):
+    "Are all classes of the majority? A single one is, unless it is named as the minority"
+    def any_of(c, pattern):
+        every = [pattern, *pattern.split(',')]
+        return c == pattern or any(fnmatch.fnmatchcase(c, p.strip()) for p in every)
+    only = all(any_of(c, majority) for c in classes) if majority else len(classes) == 1
+    others = [c for c in classes if c != majority or c == minority] # a full name has precedence
+    return only and not (minority and any(any_of(c, minority) for c in others))
 
-def _with_images(classes, sizes, notes, named=None): # classes without an image are said, not kept
-    empty = [c for c in classes if not sizes[c] and c != named]
-    if notes is not None: notes += map('The folder {} holds no image: no class.'.format, empty)
-    return [c for c in classes if c not in empty]
+def _matching(classes, pattern, where, label):
+    "The classes that a name, a pattern, or several with commas match"
+    if pattern is None: return []
+    if pattern in classes: return [pattern]
+    key = class_key(pattern)
+    found = [c for c in classes if fnmatch.fnmatchcase(c, pattern) or class_key(c) == key]
+    if not found and ',' in pattern:
+        each = [_matching(classes, p.strip(), where, label) for p in pattern.split(',')]
+        found = list(dict.fromkeys(sum(each, [])))
+    if found: return found
+    raise BadInput(f'{where}: --{label} {pattern} matches no class. {suggest(pattern, classes)}')
 
 # %% ../../nbs/data/06_items.ipynb #561e6bd4
 def _pools(n, minority, majority, where):
@@ -84,26 +78,31 @@ def _rarest(n, where):
     return n.idxmin()
 
 # %% ../../nbs/data/06_items.ipynb #a11b5001
-def _only_majority(classes, minority, majority):
-    "Are all classes of the majority? A single one is, unless it is named as the minority"
-    def any_of(c, pattern):
-        every = [pattern, *pattern.split(',')]
-        return c == pattern or any(fnmatch.fnmatchcase(c, p.strip()) for p in every)
-    only = all(any_of(c, majority) for c in classes) if majority else len(classes) == 1
-    others = [c for c in classes if c != majority or c == minority] # a full name has precedence
-    return only and not (minority and any(any_of(c, minority) for c in others))
+def pool_classes(items, minority=None, majority=None, where='data', rare_later=False, notes=None):
+    """Items with columns path, label (majority or minority), class, group; `BadInput` if that is
+    ambiguous. Pooled are classes of a name or glob pattern, several with commas; None: all others.
+    `where`: what messages call the data; `rare_later`: may the minority be without an image?"""
+    n = items[items.path != ''].label.value_counts().reindex(items.label.unique(), fill_value=0)
+    parts = {split_of(c) for c in n.index}
+    if len(n) > 1 and '' not in parts and len(parts) > 1:
+        raise BadInput(f'{where}: {some_names(n.index)} look like parts of a split, not like '
+                       'classes. Give the classes as labels, and these in a column split.')
+    if (n > 0).sum() > 1 and not minority:
+        n = n[n.index.isin(texts(_with_images(n.index, n, notes, majority)))]
+    if rare_later and _only_majority(n.index, minority, majority): mino, majo = [], list(n.index)
+    else: mino, majo = _pools(n, minority, majority, where)
+    for pool in mino, majo:
+        if pool and not any(n[c] for c in pool):
+            raise BadInput(' '.join([f'{where}: class {pool[0]} holds no images.', *(notes or [])]))
+        pool[:] = _with_images(pool, n, notes)
+    out = items[items.label.isin(mino + majo)].rename(columns={'label': 'class'})
+    out.insert(1, 'label', np.where(out['class'].isin(mino), 'minority', 'majority'))
+    return out.reset_index(drop=True)
 
-def _matching(classes, pattern, where, label):
-    "The classes that a name, a pattern, or several with commas match"
-    if pattern is None: return []
-    if pattern in classes: return [pattern]
-    key = class_key(pattern)
-    found = [c for c in classes if fnmatch.fnmatchcase(c, pattern) or class_key(c) == key]
-    if not found and ',' in pattern:
-        each = [_matching(classes, p.strip(), where, label) for p in pattern.split(',')]
-        found = list(dict.fromkeys(sum(each, [])))
-    if found: return found
-    raise BadInput(f'{where}: --{label} {pattern} matches no class. {suggest(pattern, classes)}')
+def _with_images(classes, n, notes, named=None): # classes without an image are said, not kept
+    empty = [c for c in classes if not n[c] and c != named]
+    if notes is not None: notes += map('The folder {} holds no image: no class.'.format, empty)
+    return [c for c in classes if c not in empty]
 
 # %% ../../nbs/data/06_items.ipynb #26ee4b94
 LABELS = 'majority', 'minority' # in the order of the network's outputs
@@ -214,6 +213,7 @@ def _why_missing(path): # a hint, or ''
     near = sorted(o.name for o in Path(path).parent.glob(f'{glob.escape(Path(path).name)}.*'))
     return f' Without the suffix? There is {near[0]}.' if near else ''
 
+# %% ../../nbs/data/06_items.ipynb #faults3
 def unusable(checked, where)->str: # '' if there are none
     "What is wrong with the images that cannot be used"
     bad = checked[checked.error != '']
@@ -266,12 +266,14 @@ def decide_range(checked, notes)->str: # 'LOW,HIGH', '' if all have 8 bits
                      f'{range_text(usual)} if that one is wrong.')
     return range_text(span)
 
+
+
+# %% ../../nbs/data/06_items.ipynb #largenote
 def each_page(items)->pd.DataFrame: # of a file with several a row each; one subject
     "Items of which each is one page"
     out = items.assign(path=[page_paths(p) for p in items.path]).explode('path', ignore_index=True)
     return out.assign(path=texts(out.path))
 
-# %% ../../nbs/data/06_items.ipynb #largenote
 def large_note(checked, size)->list: # of lines; none if images are not much larger
     "What is lost if images are squeezed to `size` pixels"
     longest = checked[['width', 'height']].max(axis=1)[checked.error == ''].median() if size else 0

@@ -24,8 +24,7 @@ def class_key(name)->str:
     s = ''.join(c for c in s if unicodedata.category(c) != 'Cf')
     return re.sub(r'(?<=\d)\.0+$', '', ' '.join(s.split())).casefold()
 
-
-
+# %% ../../nbs/data/04_tables.ipynb #tabone2
 def one_spelling(labels, notes):
     "Labels with one spelling per class: one without odd blanks, the most frequent, the first"
     n, groups = Counter(labels), {}
@@ -51,6 +50,7 @@ def _other(suffix, data): # what a file is that is no table, and what to do; '' 
         return f'{suffix[1:] or "Parquet"}, not CSV. Make a CSV file, columns path and label'
     return ''
 
+# %% ../../nbs/data/04_tables.ipynb #tabtext1
 def _text(path): # of a table; surrogates where it is not UTF-8
     try: data = Path(path).read_bytes()
     except OSError as e: raise BadInput(f'{path}: cannot be read as CSV ({e.strerror}).') from e
@@ -66,8 +66,6 @@ _MAYBE = dict(path='''filename file file_name image img image_path image_name fi
               label='class target category labels y diagnosis class_name class_id'.split(),
               group='subject patient id'.split())
 
-def _names(line, sep): return [o.strip().strip('"').strip().lower() for o in line.split(sep)]
-
 def _without(path, df, missing, columns): # the error
     found = [str(o).strip() for o in df.columns]
     like = {c: f for c in missing for f in reversed(found) if f.lower() in _MAYBE.get(c, ())}
@@ -81,6 +79,7 @@ def _without(path, df, missing, columns): # the error
     some = ', '.join(columns)
     return BadInput(f'{path}: {which} missing. {hint} Expected columns {some} in the first line.')
 
+# %% ../../nbs/data/04_tables.ipynb #tabparsed1
 def _bare(v, table=None): # without blanks around it, unless a file is called so
     s = v.strip()
     return v if table and s != v and os.path.lexists(Path(table).parent/v) else s
@@ -88,9 +87,10 @@ def _bare(v, table=None): # without blanks around it, unless a file is called so
 def _parsed(path, text, columns):
     first = next((o for o in text.splitlines() if o.strip()), '')
     known = {*columns}.union(*(_MAYBE.get(c, ()) for c in columns))
-    sep = max(',;\t|', key=lambda o: len(known & {*_names(first, o)}))
-    try: df = pd.read_csv(io.BytesIO(text.encode('utf-8', 'surrogateescape')), dtype=TEXT, sep=sep,
-                          keep_default_na=False, encoding_errors='surrogateescape', index_col=False)
+    def hits(sep): return len(known & {o.strip(' \t"').lower() for o in first.split(sep)})
+    try: df = pd.read_csv(io.BytesIO(text.encode('utf-8', 'surrogateescape')), dtype=TEXT,
+                          sep=max(',;\t|', key=hits), keep_default_na=False,
+                          encoding_errors='surrogateescape', index_col=False)
     except (ValueError, UnicodeDecodeError) as e:
         raise BadInput(f'{path}: cannot be read as CSV ({reason(e)}).') from e
     low = [str(o).strip().lower() for o in df.columns]
@@ -120,7 +120,8 @@ SPLIT_NAMES = {o: k for k, names in dict(
 
 def split_of(name): return SPLIT_NAMES.get(re.sub('[-_]', '', str(name).strip().lower()), '')
 
-def _folders(d, left): # the sub-folders of a folder that may hold images
+# %% ../../nbs/data/04_tables.ipynb #tabfolders1
+def _folders(d, left): # the sub-folders of a folder that may hold images, and its own images
     try: names = sorted(o for o in os.listdir(d) if not o.startswith('.'))
     except OSError as e: raise BadInput(f'{d}: cannot be read ({e.strerror}).') from e
     return sub_folders(Path(d), names, left), [o for o in names if has_image_suffix(o)]
@@ -150,6 +151,30 @@ def class_folders(root, left)->list: # (class, folder, its part of the user's sp
     return [(c, root/o/c, split_of(o)) for o in parts for c in below[o]]
 
 # %% ../../nbs/data/04_tables.ipynb #tab10
+def _groups_beside(root):
+    "`{class/file: group}` according to a table in the folder, if there is one"
+    if (path := root/'groups.csv').exists():
+        df = read_table(path, ['path', 'group'])
+        return dict(zip(df.path[df.group != ''], df.group[df.group != '']))
+    if not (path := root/'leaf_groups.csv').exists(): return {}
+    df = read_table(path, ['class', 'file', 'leaf'])
+    return dict(zip(df['class'] + '/' + df['file'], df['class'] + '/leaf ' + df['leaf']))
+
+def _check_boxes(root, empty, others): # raise if folders are those of object detection
+    boxes = [c for c in empty if c.lower() in ('labels', 'annotations', 'annotation')]
+    if boxes and len(others) == 1:
+        raise BadInput(f'{root}: {boxes[0]} beside {others[0]}, as for object detection: boxes, '
+                       'no class of each image. Give a CSV file with columns path and label.')
+
+def _note_inside(df, notes): # does each class hold the same folders?
+    inside = df.groupby('label').below.agg(frozenset)
+    names = sorted(inside.iloc[0]) if len(inside) > 1 and inside.nunique() == 1 else []
+    if len(names) > 1 and '' not in names:
+        notes.append(f'The folders {some_names(inside.index, 3)} are taken for the classes. Each '
+                     f'holds {some_names(names, 3)}: if those are the classes, list the images in '
+                     'a CSV file with columns path, label and group.')
+
+# %% ../../nbs/data/04_tables.ipynb #tab10b
 def from_folder(root, notes=None):
     "Sorted items (path, label, group, perhaps given); an empty class has a row without path"
     root, left, notes = Path(root), Counter(), [] if notes is None else notes
@@ -166,40 +191,17 @@ def from_folder(root, notes=None):
     there, below = df.path != '', df.below.map(split_of)
     if (df.given == '').all() and (below[there] != '').all() and below[there].nunique() > 1:
         df['given'] = texts(below) # good/train, good/test, bad/train ...
-    if 'given' not in df or (df.given == '').all(): _note_inside(df[there], notes)
+    if (df.given == '').all(): _note_inside(df[there], notes)
     empty = {*df.label} - {*df.label[there]}
     _check_boxes(root, sorted(empty), sorted({*df.label} - empty))
     df = df[there | df.label.isin(empty)].drop_duplicates().reset_index(drop=True)
     return df.drop(columns=['below'] + ['given']*bool((df.given == '').all()))
 
-def _groups_beside(root):
-    "`{class/file: group}` according to a table in the folder, if there is one"
-    if (path := root/'groups.csv').exists():
-        df = read_table(path, ['path', 'group'])
-        return dict(zip(df.path[df.group != ''], df.group[df.group != '']))
-    if not (path := root/'leaf_groups.csv').exists(): return {}
-    df = read_table(path, ['class', 'file', 'leaf'])
-    return dict(zip(df['class'] + '/' + df['file'], df['class'] + '/leaf ' + df['leaf']))
-
-# %% ../../nbs/data/04_tables.ipynb #tab10b
-def _check_boxes(root, empty, others): # raise if folders are those of object detection
-    boxes = [c for c in empty if c.lower() in ('labels', 'annotations', 'annotation')]
-    if boxes and len(others) == 1:
-        raise BadInput(f'{root}: {boxes[0]} beside {others[0]}, as for object detection: boxes, '
-                       'no class of each image. Give a CSV file with columns path and label.')
-
+# %% ../../nbs/data/04_tables.ipynb #tabpages2
 def page_paths(path)->list: # the file, or each of its pages: `stack.tif[0]`, ...
     try: n = n_pages(open_bytes(file_bytes(split_page(path)[0])))
     except Exception: n = 1 # reading it will tell
     return [path] if n == 1 else [f'{path}[{k}]' for k in range(n)]
-
-def _note_inside(df, notes): # does each class hold the same folders?
-    inside = df.groupby('label').below.agg(frozenset)
-    names = sorted(inside.iloc[0]) if len(inside) > 1 and inside.nunique() == 1 else []
-    if len(names) > 1 and '' not in names:
-        notes.append(f'The folders {some_names(inside.index, 3)} are taken for the classes. Each '
-                     f'holds {some_names(names, 3)}: if those are the classes, list the images in '
-                     'a CSV file with columns path, label and group.')
 
 # %% ../../nbs/data/04_tables.ipynb #tab15
 def _located(path, paths, notes): # paths of a table as paths from here; backslashes if they must be
@@ -215,6 +217,7 @@ def _located(path, paths, notes): # paths of a table as paths from here; backsla
     if turned: notes.append(f'{turned} paths have backslashes: taken as slashes.')
     return texts(out)
 
+# %% ../../nbs/data/04_tables.ipynb #tabonce2
 def _identity(p): # of a file, however it is spelled
     try: return (o := os.stat(p)).st_dev, o.st_ino
     except (OSError, ValueError): return os.path.normpath(p)
