@@ -93,17 +93,6 @@ class Settings:
     min_recall:_maybe(0, 1) # recall that must be reached, instead of costs
     position:Literal['logits', 'features', 'both'] # of the final batch normalization in an ablation
 
-# %% ../nbs/00_core.ipynb #711e2001
-@patch(as_prop=True)
-def grid(self:Settings)->tuple: # rows and columns of tiles
-    return (1, 1) if self.tiles == 'auto' else tuple(map(int, self.tiles.split('x')))
-
-def tile_step(size): return size - size//8 # tiles overlap by an eighth
-
-@patch(as_prop=True)
-def shape(self:Settings)->tuple: # height and width in pixels that an image is resized to
-    return tuple(self.size + (n - 1)*tile_step(self.size) for n in self.grid)
-
 # %% ../nbs/00_core.ipynb #34a0e551
 def _convert(typ, val):
     "`val`, often text, as type `typ` within its range; else `ValueError` or `KeyError`"
@@ -129,9 +118,7 @@ def _expected(typ):
     return f'{kind} from {within.low} to {within.high}'
 
 # %% ../nbs/00_core.ipynb #pkgfile1
-def package_file(
-    name:str # from the folder of the package
-)->Path:
+def package_file(name:str)->Path:
     "A file or folder that comes with the package, such as `settings.ini`"
     return Path(find_spec('bn_imbalance').origin).parent/name
 
@@ -171,6 +158,17 @@ def load_settings(
     if not re.fullmatch('auto|[1-9][0-9]?x[1-9][0-9]?', out['tiles']):
         raise BadInput(f'--tiles {out["tiles"]}: expected rows x columns, such as 4x6, or auto.')
     return Settings(**out)
+
+# %% ../nbs/00_core.ipynb #tiles2
+@patch(as_prop=True)
+def grid(self:Settings)->tuple: # rows and columns of tiles
+    return (1, 1) if self.tiles == 'auto' else tuple(map(int, self.tiles.split('x')))
+
+def tile_step(size): return size - size//8 # tiles overlap by an eighth
+
+@patch(as_prop=True)
+def shape(self:Settings)->tuple: # height and width in pixels that an image is resized to
+    return tuple(self.size + (n - 1)*tile_step(self.size) for n in self.grid)
 
 # %% ../nbs/00_core.ipynb #36a95019
 def named_settings(path=None, **changes):

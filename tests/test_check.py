@@ -4,8 +4,6 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
-from scipy.stats import binomtest
-from bn_imbalance.metrics import rate_interval
 from bn_imbalance.audit.checks import check_data
 from bn_imbalance.audit.page import write_check
 from bn_imbalance.data.copies import near_pairs
@@ -97,16 +95,6 @@ def test_given_groups(tmp_path, command):
         and not told(c, 'note', 'more than one split')
     code, text, err = command('bn-data', 'check', tmp_path/'items.csv', '--out', tmp_path/'p.html')
     assert code == 0 and 'in more than one split' in ' '.join(text.split()), err
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(1, 2000), st.floats(0, 1))
-def test_interval_is_scipys(n, prevalence):
-    k = round(prevalence*n)
-    ci = binomtest(k, n).proportion_ci(.95, 'exact')
-    np.testing.assert_allclose(rate_interval(k, n), (ci.low, ci.high), atol=1e-9)
-    low, high = rate_interval(k, n)
-    assert 0 <= low <= k/n <= high <= 1
 
 
 def bomb(path, side):

@@ -14,7 +14,6 @@ from bn_imbalance.data.images import (
 from bn_imbalance.deploy.csv_lines import CsvLines, RemoteCsvLines, left_to_do, open_lines
 from bn_imbalance.deploy.model import load_model
 from bn_imbalance.deploy.predict import find_images, predict_csv
-import store # noqa: F401, makes onedisk:// known
 from deployed import images, one_line, saved # noqa: F401, fixtures
 
 COLUMNS, ME = ['path', 'label', 'model'], 'm1'
@@ -329,21 +328,6 @@ def test_ray_writes_the_same_bytes(local_ray, saved, images, command, monkeypatc
     (tmp_path/'ray.csv').write_bytes(whole[:len(whole)//2])
     code, _, err = command('bn-predict', saved, 'field', '--csv', 'ray.csv', '--backend', 'ray', *flags)
     assert code == 0 and 'were done before' in err and (tmp_path/'ray.csv').read_bytes() == whole
-
-
-def test_a_slow_start_is_tried_again(monkeypatch):
-    ray = pytest.importorskip('ray')
-    from bn_imbalance.core import ray_cluster
-    tries = []
-    def init(**kwargs):
-        tries.append(kwargs)
-        raise RuntimeError('The node timed out during startup.' if len(tries) < then else 'no')
-    monkeypatch.setattr(ray, 'init', init)
-    monkeypatch.setattr(ray, 'is_initialized', lambda: False)
-    for then, n in (1, 1), (2, 2), (9, 3):
-        tries.clear()
-        with pytest.raises(BadInput, match='Ray does not start'), ray_cluster(): pass
-        assert len(tries) == n
 
 
 @pytest.mark.slow
