@@ -14,6 +14,7 @@ from bn_imbalance.data.images import (
 from bn_imbalance.deploy.csv_lines import CsvLines, RemoteCsvLines, left_to_do, open_lines
 from bn_imbalance.deploy.model import load_model
 from bn_imbalance.deploy.predict import find_images, predict_csv
+import store # noqa: F401, makes onedisk:// known
 from deployed import images, one_line, saved # noqa: F401, fixtures
 
 COLUMNS, ME = ['path', 'label', 'model'], 'm1'
