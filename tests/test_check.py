@@ -1,11 +1,10 @@
 """What `bn-data check` must notice, what it must not suspect, and the odd things that folders hold."""
 import os, struct, subprocess, sys, zlib
 from pathlib import Path
-import numpy as np, pandas as pd, pytest
+import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from bn_imbalance.audit.checks import check_data
-from bn_imbalance.audit.page import write_check
 from bn_imbalance.data.copies import near_pairs
 from bn_imbalance.data.items import read_data
 
@@ -33,25 +32,6 @@ def told(c, level, *words): return [t for l, t, _ in c.findings if l == level an
 def names(c, *words): return next(e for _, t, e in c.findings if all(w in t for w in words))
 
 
-def test_nothing_is_found_where_nothing_is_wrong(images):
-    c = check_data(images)
-    assert not told(c, 'error') and c.data.counts == {'majority': 40, 'minority': 12} and c.pairs.empty
-    assert [l for l, *_ in c.findings] == ['note', 'warning'] # small images, few of the minority
-    assert not c.proposed and c.effective is None and c.shortcuts.low.max() < .6
-    assert c.tested[1] == 12 and 2 <= c.tested[0] <= 3
-
-
-def test_copies(images):
-    (images/'good'/'copy.png').write_bytes((images/'good'/'0.png').read_bytes())
-    blocks(1).resize((48, 48)).save(images/'good'/'again.jpg', quality=60)
-    blocks(1000).save(images/'good'/'wrong.bmp')
-    c = check_data(images)
-    assert names(c, 'identical files') == ['good/0.png and good/copy.png']
-    assert names(c, 'nearly identical images. Keep') == ['good/3.png and good/again.jpg']
-    assert told(c, 'error', 'nearly identical images with different labels') and len(c.pairs) == 3
-    assert names(c, 'with different labels') == ['bad/0.png and good/wrong.bmp']
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 600), st.integers(0, 40), st.integers(0, 10**6))
 def test_near_pairs_against_brute_force(n, limit, seed):
@@ -62,39 +42,6 @@ def test_near_pairs_against_brute_force(n, limit, seed):
     i, j = np.nonzero(np.triu(d <= limit, 1))
     found = near_pairs(h, limit)
     assert sorted(map(tuple, found.tolist())) == sorted(zip(i.tolist(), j.tolist(), d[i, j].tolist()))
-
-
-def test_copies_in_training_and_test(tmp_path):
-    root = write_classes(tmp_path/'images')
-    for i in range(20): blocks(i).save(root/'good'/f'copy{3*i}.bmp')
-    side = check_data(root).items.set_index('name').split
-    assert all(side[f'good/{3*i}.png'] == side[f'good/copy{3*i}.bmp'] for i in range(20)) # one subject each
-    rows = [(p, p.parent.name, 'test' if k % 3 else 'train') for k, p in enumerate(sorted(root.glob('*/*')))]
-    pd.DataFrame(rows, columns=['path', 'label', 'split']).to_csv(tmp_path/'items.csv', index=False)
-    c = check_data(tmp_path/'items.csv') # a split of the user's own is kept
-    leak = [t for _, t, _ in c.findings if 'have a copy in training' in t]
-    side = c.items.set_index('name').split.replace('valid', 'train')
-    want = sum({side[f'good/{3*i}.png'], side[f'good/copy{3*i}.bmp']} == {'train', 'test'} for i in range(20))
-    assert want and len(leak) == 1 and f'of {(side == "test").sum()} test images' in leak[0]
-
-
-def test_given_groups(tmp_path, command):
-    root = write_classes(tmp_path/'images')
-    rows = [(p.relative_to(tmp_path).as_posix(), p.parent.name, str(k // 2))
-            for k, p in enumerate(sorted(root.glob('*/*')))]
-    table = pd.DataFrame(rows, columns=['path', 'label', 'group'])
-    table.to_csv(tmp_path/'items.csv', index=False)
-    c = check_data(tmp_path/'items.csv')
-    assert told(c, 'note', '26 groups of 2 to 2 images', 'No group is in more than one split', 'Without the groups')
-    assert c.tested[1] == 6 and told(c, 'warning', 'of the minority. If')
-    table['split'] = np.where(np.arange(len(table)) % 3 == 0, 'test', 'train')
-    table.to_csv(tmp_path/'items.csv', index=False)
-    c = check_data(tmp_path/'items.csv')
-    torn = table.groupby('group').split.nunique().gt(1).sum()
-    assert told(c, 'error', f'{torn} groups with images in more than one split') \
-        and not told(c, 'note', 'more than one split')
-    code, text, err = command('bn-data', 'check', tmp_path/'items.csv', '--out', tmp_path/'p.html')
-    assert code == 0 and 'in more than one split' in ' '.join(text.split()), err
 
 
 def bomb(path, side):
@@ -134,25 +81,6 @@ def test_odd_folders(command, tmp_path, recwarn):
     assert not [w for w in recwarn if 'Glyph' in str(w.message) or 'Decompression' in str(w.message)]
 
 
-def test_findings_that_need_no_images_to_see(tmp_path):
-    for p in write_classes(tmp_path/'once', 20, 5).glob('bad/*'):
-        if p.name != '0.png': p.unlink()
-    c = check_data(tmp_path/'once')
-    assert told(c, 'note', 'Class bad has one image') and not told(c, 'error', '')
-    for p in (tmp_path/'once'/'good').iterdir(): p.unlink()
-    assert told(check_data(tmp_path/'once'), 'error', 'one class only')
-
-
-def test_shortcuts(tmp_path):
-    root = write_classes(tmp_path/'images')
-    for p in (root/'bad').glob('*.png'):
-        Image.open(p).convert('L').resize((80, 80)).save(p.with_suffix('.jpg')); p.unlink()
-    c = check_data(root)
-    assert told(c, 'warning', 'Size and format of the files alone predict the rare class with AUROC 1.00')
-    page = write_check(c, tmp_path/'page.html').read_text()
-    assert 'Shortcuts' in page and 'AUROC 1.00' in page
-
-
 def test_subjects_from_looking_to_comparing(command, tmp_path):
     "Names that tell subjects are found, told with what it means, written down, and taken by the commands that train"
     root = tmp_path/'images'
@@ -175,14 +103,6 @@ def test_subjects_from_looking_to_comparing(command, tmp_path):
     code, text, _ = command('bn-data', 'check', write_classes(tmp_path/'other'), '--quick', '--groups',
                             tmp_path/'no.csv', '--out', tmp_path/'page.html')
     assert code == 0 and 'nothing is written' in text and not (tmp_path/'no.csv').exists()
-
-
-def test_only_what_is_asked_about(tmp_path):
-    root = write_classes(tmp_path/'images')
-    (root/'other').mkdir(); (root/'other'/'x.png').write_text('broken')
-    c = check_data(root, minority='bad', majority='good')
-    assert list(c.classes.index) == ['bad', 'good'] and not told(c, 'error')
-    assert told(check_data(root), 'error', 'cannot be read') and told(check_data(root), 'error', 'Class other')
 
 
 def test_bad_input_is_one_line(command, images, tmp_path):
@@ -210,15 +130,6 @@ def test_no_permission(images):
     (images/'bad').chmod(0)
     try: assert len(names(check_data(images), 'cannot be read')) == 2
     finally: (images/'bad').chmod(0o755)
-
-
-def test_page_without_anything_known(tmp_path):
-    root = write_classes(tmp_path/'images')
-    (root/'third').mkdir(); blocks(7).save(root/'third'/'x.png')
-    c = check_data(root)
-    assert c.data is None and c.tested is None
-    page = write_check(c, tmp_path/'sub'/'page.html', 'bn-data check x').read_text()
-    assert 'third' in page and 'bn-data check x' in page and 'Precision of a recall' not in page
 
 
 def test_needs_neither_pytorch_nor_fastai():

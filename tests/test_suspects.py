@@ -6,12 +6,10 @@ from bs4 import BeautifulSoup
 from hypothesis import given, settings, strategies as st
 from sklearn.linear_model import Ridge
 from bn_imbalance.audit.checks import check_data
-from bn_imbalance.audit.page import write_check
 from bn_imbalance.data.items import read_data
 from bn_imbalance.data.leaves import leaf_image
 from bn_imbalance.data.sources import locate_fetched
-from bn_imbalance.audit.labels import (
-    DOUBT, LeaveOut, check_labels, find_doubtful, influence, probability_of_label, write_doubtful)
+from bn_imbalance.audit.labels import DOUBT, LeaveOut, check_labels, find_doubtful, influence, probability_of_label
 
 
 def clouds(n=(200, 12), d=40, apart=4., seed=0):
@@ -142,18 +140,6 @@ def test_from_folder_to_page_and_csv(leaves, command, tmp_path):
 def test_no_labels_are_looked_at_unless_asked(leaves, command, tmp_path):
     code, text, _ = command('bn-data', 'check', leaves, '--quick', '--out', tmp_path/'page.html')
     assert code == 0 and 'oubtful' not in text + (tmp_path/'page.html').read_text()
-
-
-def test_page_names_every_suspect(leaves, tmp_path):
-    c = check_data(leaves)
-    n = len(c.items)
-    c.doubtful = pd.DataFrame(dict(label=c.items.label, looks_like='sick', probability=.1, influence=np.nan,
-                                   like_given=[[0]]*n, like_other=[[1]]*n))
-    page = write_check(c, tmp_path/'page.html').read_text()
-    assert n > 40 and all(f'<code>{name}</code>' in page for name in c.items.name)
-    c.doubtful = c.doubtful.head(0)
-    assert 'None.' in write_check(c, tmp_path/'page.html').read_text()
-    assert write_doubtful(c, tmp_path/'none.csv').read_text() == 'path,label,looks_like,probability\n'
 
 
 def test_bad_input_is_one_line(leaves, command, tmp_path):

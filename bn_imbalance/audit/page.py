@@ -99,6 +99,7 @@ def _pairs_section(c, n=24):
     text = f'{n_of(len(c.pairs), "pair")}, those with different labels first{shown}.'
     return section('Copies', P(text), Div(*map(pair, worst.itertuples()), cls='thumbs'))
 
+# %% ../../nbs/audit/04_page.ipynb #excode
 def _examples_section(c, n=6):
     def some(k, g): return P(k), thumbs(g.sample(min(n, len(g)), random_state=0),
                                         lambda o: short_file(o['name']))
@@ -160,14 +161,7 @@ def _shortcuts_section(c):
         'chance. Frame and border should predict nothing. Light and color may be the subject.'),
         figure_html(_plot_shortcuts(c.shortcuts), 'AUROC of each property for the minority'))
 
-def _sizes_section(c):
-    it = c.items
-    sizes = it.width.astype(str) + ' x ' + it.height.astype(str)
-    kinds = sizes + ', ' + it['mode'] + ', ' + it['format']
-    n = pd.crosstab(kinds.rename(''), it.label)
-    n = n.loc[n.sum(axis=1).sort_values(ascending=False, kind='stable').index]
-    rest = note(f'{len(n) - 8} other kinds are rarer.') if len(n) > 8 else ''
-    return section('Sizes and formats', table_html(n.head(8)), rest)
+
 
 def _recall_section(c):
     unit = 'groups' if c.data.grouped else 'images'
@@ -180,6 +174,16 @@ def _recall_section(c):
         'second row holds; further seeds test the same ones again and add no precision. To measure '
         f'a recall of .8 to within .1 takes about {need} {unit} of the minority.'), figure_html(
         plot_recall(*c.tested), 'Interval of a recall of .8 against the number of images tested'))
+
+# %% ../../nbs/audit/04_page.ipynb #sizescode
+def _sizes_section(c):
+    it = c.items
+    sizes = it.width.astype(str) + ' x ' + it.height.astype(str)
+    kinds = sizes + ', ' + it['mode'] + ', ' + it['format']
+    n = pd.crosstab(kinds.rename(''), it.label)
+    n = n.loc[n.sum(axis=1).sort_values(ascending=False, kind='stable').index]
+    rest = note(f'{len(n) - 8} other kinds are rarer.') if len(n) > 8 else ''
+    return section('Sizes and formats', table_html(n.head(8)), rest)
 
 # %% ../../nbs/audit/04_page.ipynb #92b56cd3
 def write_check(
