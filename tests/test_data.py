@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from bn_imbalance.core import BadInput, load_settings
 from bn_imbalance.data.items import read_data
-from bn_imbalance.data.splits import SPLITS, draw_split, stratified_split, paper_split, stratified_folds
+from bn_imbalance.data.splits import SPLITS, draw_split, stratified_split, paper_split
 from bn_imbalance.data.images import decode, read_image
 from bn_imbalance.training.loaders import imbalanced_dls
 
@@ -50,23 +50,6 @@ def test_fifths_split(items, seed):
     assert split.groupby('group').split.nunique().max() == 1
     assert pd.crosstab(split.split, split.label).to_numpy().min() > 0
     pd.testing.assert_frame_equal(split, stratified_split(items, SMALL, seed))
-
-
-def test_exactly_enough_images():
-    rows = [(f'{l}{i}', l, f'{l}{i}') for l, n in (('majority', 31), ('minority', 12)) for i in range(n)]
-    items = pd.DataFrame(rows, columns=['path', 'label', 'group'])
-    assert len(paper_split(items, SMALL, 0)) == 43
-    with pytest.raises(BadInput, match=r'needs 12 images of the minority \(4\+3\+5\), there are 11'):
-        paper_split(items.iloc[:-1], SMALL, 0)
-
-
-def test_seeds_draw_other_minorities():
-    rows = [(f'{l}{i}', l, f'{l}{i}') for l, n in (('majority', 60), ('minority', 60)) for i in range(n)]
-    items = pd.DataFrame(rows, columns=['path', 'label', 'group'])
-    def drawn(seed):
-        s = paper_split(items, SMALL, seed)
-        return frozenset(s.path[(s.split == 'train') & (s.label == 'minority')])
-    assert len(set(map(drawn, range(10)))) == 10
 
 
 MODES = '1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'I;16', 'I', 'YCbCr'
@@ -118,19 +101,6 @@ def test_the_test_set_reaches_the_network_as_it_is(folder):
     assert ((pixels < .5) == y).all() # the minority is dark
 
 
-def test_large_groups_take_turns_at_being_the_test():
-    "scikit-learn's grouped folds put the largest groups into the same folds whatever the seed"
-    sizes = [40, 30, 20, 10, 8, 6, 5, 4, 3, 2]*2
-    group = np.repeat([f'g{i}' for i in range(20)], sizes)
-    items = pd.DataFrame(dict(path=[str(i) for i in range(len(group))], group=group,
-                              label=np.repeat(['majority', 'minority'], sum(sizes)//2)))
-    folds = [stratified_folds(items, 5, seed) for seed in range(40)]
-    for name in 'g0', 'g10': # the largest of each class
-        prevalence = np.mean([f[group == name][0] == 0 for f in folds])
-        assert .05 < prevalence < .5, (name, prevalence)
-    assert all(len(set(f[group == g])) == 1 for f in folds for g in set(group))
-
-
 @pytest.mark.parametrize('first', ['', 'import mimetypes; mimetypes.init()', 'import fastai.vision.all'])
 def test_the_same_images_whatever_is_imported(tmp_path, first):
     write_folder(tmp_path, 6, 6)
@@ -168,17 +138,3 @@ def test_names_that_are_no_utf8(command, tmp_path):
     (tmp_path/'images.csv').write_bytes(b'path,label\n' + b''.join(
         os.fsencode(p) + b',' + os.fsencode(p.parent.name) + b'\n' for p in root.rglob('*.jpg')))
     assert read_data(tmp_path/'images.csv').counts == data.counts
-
-
-@pytest.mark.parametrize('n', [3, 4])
-def test_three_or_four_rare_subjects_are_enough(n):
-    y = np.r_[np.zeros(40, int), np.ones(n, int)]
-    items = pd.DataFrame(dict(path=[f'{i}.png' for i in range(len(y))], group=[f'{i}' for i in range(len(y))]))
-    items['label'] = np.where(y, 'minority', 'majority')
-    tested = set()
-    for seed in range(20):
-        t = stratified_split(items, load_settings(), seed)
-        rare = t[t.label == 'minority']
-        assert rare.split.value_counts().to_dict() == dict(train=n - 2, valid=1, test=1)
-        tested |= {*rare.path[rare.split == 'test']}
-    assert len(tested) == n, 'each is tested at some time'

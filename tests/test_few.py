@@ -2,7 +2,6 @@
 import numpy as np, pandas as pd, pytest
 from conftest import blobs
 from bn_imbalance import Goal, load_model, load_settings, read_data
-from bn_imbalance.data.splits import draw_split
 from bn_imbalance.evaluate.answer import make_answer
 from bn_imbalance.evaluate.leaderboard import rank_recipes
 from bn_imbalance.evaluate.thresholds import log_odds
@@ -23,38 +22,6 @@ def few(request, tmp_path_factory):
 
 def settings(): return load_settings(size=64, seeds=4)
 def quiet(out=None): return Execution(out, backend='serial', progress=False)
-
-
-def test_splits(few):
-    "The one that is tested is never trained on; with two each has its turn"
-    data = read_data(few[0]/'images', 'spot')
-    tested = []
-    for k in range(4):
-        t = draw_split(data, settings(), k, 'all')
-        rare = t[t.label == 'minority']
-        where = rare.groupby('split').group.unique()
-        assert len(where['test']) == 1 and list(where['test']) == list(where['valid'])
-        assert not {*where['test']} & {*where.get('train', ())} and len(where.get('train', ())) == few[1] - 1
-        ordinary = t[t.label == 'majority']
-        assert len(ordinary) == 60 == ordinary.digest.nunique()
-        tested.append(where['test'][0])
-    assert len({*tested}) == few[1]
-
-
-def test_subjects_stay_whole(tmp_path):
-    "Two patients with many images each, some of them healthy: all of a patient's are on one side"
-    blobs(tmp_path/'good', 40, 0, 1)
-    blobs(tmp_path/'spot', 12, 120, 2)
-    rows = [(f'good/{i}.png', 'good', f'p{i % 2}' if i < 6 else f'g{i}') for i in range(40)]
-    rows += [(f'spot/{i}.png', 'spot', f'p{i % 2}') for i in range(12)]
-    pd.DataFrame(rows, columns=['path', 'label', 'group']).to_csv(tmp_path/'items.csv', index=False)
-    data = read_data(tmp_path/'items.csv', 'spot', 'good')
-    assert data.few == 2
-    for k in range(2):
-        t = draw_split(data, settings(), k, 'all')
-        assert t[t.split == 'train'].group.isin(['group p0', 'group p1']).any()
-        assert not {*t.group[t.split == 'train']} & {*t.group[t.split == 'test']}
-        assert t[(t.split == 'test') & t.group.isin(['group p0', 'group p1'])].label.eq('majority').sum() == 3
 
 
 def test_thresholds_do_not_know_them(few):

@@ -80,23 +80,6 @@ def test_missing_data_is_reported_with_the_way_to_get_it(monkeypatch, tmp_path):
     with pytest.raises(BadInput, match='one of leaves, elpv, plantvillage, magnetic_tile'): check_source('elvp')
 
 
-def test_where_fetched_images_are_looked_for(monkeypatch, tmp_path):
-    "In the cache and where a variable says, and nowhere else: not in whatever lies above the working directory"
-    monkeypatch.setenv('BN_IMBALANCE_CACHE', str(tmp_path/'cache'))
-    for name in 'plantvillage', 'magnetic_tile': monkeypatch.delenv(f'BN_IMBALANCE_{name.upper()}', raising=False)
-    tiles, old = write_folder(tmp_path/'data'/'magnetic_tiles'), write_folder(tmp_path/'data'/'plantvillage_old')
-    (tmp_path/'a'/'b').mkdir(parents=True)
-    (tmp_path/'shared').symlink_to(tmp_path/'data')
-    monkeypatch.chdir(tmp_path/'a'/'b')
-    monkeypatch.setenv('BN_IMBALANCE_DATA', '')
-    assert locate_fetched('magnetic_tile') is None and locate_fetched('plantvillage') is None
-    monkeypatch.setenv('BN_IMBALANCE_DATA', str(tmp_path/'data'))
-    assert locate_fetched('magnetic_tile') == tiles and locate_fetched('plantvillage') is None and old.exists()
-    cached = write_folder(tmp_path/'cache'/'magnetic_tile')
-    assert locate_fetched('magnetic_tile') == cached and locate_fetched('magnetic_tile', 'other') is None
-    assert read_data('magnetic_tile').counts == {'majority': 40, 'minority': 20}
-
-
 def test_only_a_clone_has_images_beside_it(monkeypatch, tmp_path):
     monkeypatch.setenv('BN_IMBALANCE_CACHE', str(tmp_path/'cache'))
     for name in 'BN_IMBALANCE_PLANTVILLAGE', 'BN_IMBALANCE_DATA': monkeypatch.delenv(name, raising=False)
@@ -161,19 +144,6 @@ def test_a_source_from_outside_is_fetched(registry, folder, monkeypatch, tmp_pat
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args): pass
-
-
-@pytest.mark.parametrize('name,source,message', [
-    ('elpv', Source(print), 'a source elpv exists already'), ('a/b', Source(print), 'expected a name such as'),
-    ('oaks', Source(), 'give locate or url')])
-def test_bad_sources_are_refused(registry, name, source, message):
-    with pytest.raises(BadInput, match=message): register_source(name, source)
-    assert 'oaks' not in SOURCES
-
-
-def test_what_can_be_fetched_says_whom_to_cite():
-    for s in (o for o in SOURCES.values() if o.url):
-        assert 'Cite' in s.about and '{class}' in s.file and '{file}' in s.file and s.url.startswith('https://')
 
 
 def test_tiles_with_their_groups():

@@ -122,13 +122,6 @@ def test_the_list_of_tiles():
         assert g.file.map(tile_groups(g.file)).map(f'{label}-{{}}'.format).tolist() == g.group.tolist()
 
 
-def test_the_rule_for_tiles():
-    assert tile_groups(['exp3_num_14.jpg', 'exp1_num_9.jpg']) == {'exp1_num_9.jpg': 1, 'exp3_num_14.jpg': 1}
-    assert tile_groups(['exp3_num_14.jpg', 'exp3_num_19.jpg']) == {'exp3_num_14.jpg': 1, 'exp3_num_19.jpg': 2}
-    assert tile_groups(['exp3_num_14.jpg', 'exp4_num_1015.jpg']) == {'exp3_num_14.jpg': 1, 'exp4_num_1015.jpg': 2}
-    assert tile_groups(['000.jpg', 'exp1_num_2.png']) == {}
-
-
 @pytest.mark.parametrize('name', ['plantvillage', 'magnetic_tile'])
 def test_the_list_is_that_of_the_real_images(name):
     root = locate_fetched(name)
