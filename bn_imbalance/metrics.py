@@ -25,11 +25,8 @@ def margin(
     return joined(z[:, np.atleast_1d(c)]) - joined(np.delete(z, c, axis=1))
 
 # %% ../nbs/01_metrics.ipynb #f5d347a0
-def prevalence_weights(
-    y,         # labels (n,), 1 is the minority; both must occur
-    prevalence # of the minority, 0 to 1; None: as it is
-)->np.ndarray: # weight per image (n,), with sum n
-    "Weights under which the minority has a given prevalence"
+def prevalence_weights(y, prevalence)->np.ndarray: # labels; a number or None -> (n,), with sum n
+    "Weights under which the minority (label 1) has a given prevalence; None: as it is"
     y = np.asarray(y)
     if prevalence is None: return np.ones(len(y))
     return np.where(y == 1, prevalence/y.mean(), (1 - prevalence)/(1 - y.mean()))
@@ -189,12 +186,8 @@ register_metric(Metric('epochs_to_best', 'epochs to best', True, 'count', tables
                        card=''))
 
 # %% ../nbs/01_metrics.ipynb #1f096617
-def precision_recall_f1(
-    y,    # is it of the class? (n,), bool
-    pred, # is it predicted to be? (n,), bool
-    w=1.  # weight per image
-)->tuple[float, float, float]: # 0 to 1; 0 where nothing is predicted to be of the class
-    "Precision, recall and F1 of one class"
+def precision_recall_f1(y, pred, w=1.)->tuple[float, float, float]: # (n,) bool: is it? called so?
+    "Precision, recall and F1 of one class, images weighted; 0 where nothing is called so"
     hit, positive, total = ((w*o).sum() for o in (y & pred, pred, y))
     return float(hit/positive if positive else 0), float(hit/total), float(2*hit/(positive + total))
 
@@ -248,12 +241,8 @@ def mean_interval(
     half = stdtrit(n - 1, (1 + level)/2) * x.std(ddof=1)*np.sqrt(1/n + overlap) if n > 1 else 0.
     return mean, float(mean - half), float(mean + half)
 
-def interval_text(
-    mean, low, high, # numbers
-    sign=False,      # show a plus?
-    text=number      # number -> text
-)->str: # `mean [low, high]`; the mean alone if all three are equal, as with one run
-    "A mean with its interval as text"
+def interval_text(mean, low, high, sign=False, text=number)->str: # `text`: number -> text
+    "`mean [low, high]`, perhaps with a plus; the mean alone if all three are equal"
     out = ('+' if sign and mean > 0 else '') + text(mean)
     return out if low == high else f'{out} [{text(low)}, {text(high)}]'
 

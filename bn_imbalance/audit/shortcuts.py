@@ -35,12 +35,9 @@ def clustered_auroc(score, rare, groups): # (n,), (n,) bool, (n,) -> AUROC, low,
     return float(area), max(0., float(area - half)), min(1., float(area + half))
 
 # %% ../../nbs/audit/01_shortcuts.ipynb #938d114e
-def shortcut_table(
-    items:pd.DataFrame, # a row per image, with the columns that `FAMILIES` names
-    rare,               # (n,) bool
-    groups              # (n,)
-)->pd.DataFrame|None: # family, property ('all': the family), AUROC, low, high; None: too few images
-    "How well each family of properties, and each property alone, predicts the rare class"
+def shortcut_table(items, rare, groups)->pd.DataFrame|None: # a row per image; (n,) bool; (n,)
+    """How well each family of properties, and each property alone, predicts the rare class: family,
+    property ('all': the family), AUROC, low, high. None: too few images"""
     rare, groups, rows = np.asarray(rare, bool), pd.factorize(np.asarray(groups))[0], []
     if min(len(set(groups[rare])), len(set(groups[~rare]))) < 10: return None
     folds = list(StratifiedGroupKFold(5, shuffle=True, random_state=0).split(rare, rare, groups))

@@ -184,10 +184,11 @@ def left_text(left:Counter)->str: # '' if nothing was left out
     return f'Left out: {"; ".join(out[:10])}{"; ..."*(len(out) > 10)}.' if out else ''
 
 # %% ../../nbs/data/01_images.ipynb #imgfiles3
-def _begins_as_image(path):
+def _begins_as_image(p, fs=None): # a file, or one of a store
     try:
-        with open(path, 'rb') as f: return is_image(f.read(HEAD))
-    except OSError: return False
+        if fs: return is_image(fs.cat_file(p, start=0, end=HEAD))
+        with open(p, 'rb') as f: return is_image(f.read(HEAD))
+    except Exception: return False # a store may raise anything
 
 def image_files(root:str|Path, left:Counter=None)->Iterator: # of paths; texts below an address
     "The images under a folder, by name; hidden ones are left out, others counted in `left`"
@@ -236,6 +237,8 @@ def _addresses(address, fs): # path in a store -> address of the same kind
     archive = ''.join(address.partition('::')[1:])
     return lambda p: fs.unstrip_protocol(p) + archive
 
+def _hidden(p): return os.path.basename(p).startswith('.')
+
 def _stored_images(address, left):
     with _listing(address): fs, root = file_system(address)
     todo, named = [root.rstrip('/')], _addresses(address, fs)
@@ -252,16 +255,10 @@ def _stored_images(address, left):
         for p in files:
             if p in masks: left['masks or thumbnails'] += 1
             elif has_image_suffix(p): yield named(p)
-            elif suffix(p) not in OTHERS and is_image(_head(fs, p)): yield named(p)
+            elif suffix(p) not in OTHERS and _begins_as_image(p, fs): yield named(p)
             else: left[suffix(p) or 'without suffix'] += 1
 
-def _head(fs, p): # first bytes of a stored file
-    try: return fs.cat_file(p, start=0, end=HEAD)
-    except Exception: return b'' # a store may raise anything
-
 # %% ../../nbs/data/01_images.ipynb #a0000210
-def _hidden(p): return os.path.basename(p).startswith('.')
-
 def matches(source)->list[tuple]: # path or address; is it a folder?
     "What a path, an address or a pattern of either stands for, in order; empty if there is nothing"
     source = str(local_path(source))
