@@ -206,7 +206,7 @@ def page_paths(path)->list: # the file, or each of its pages: `stack.tif[0]`, ..
 # %% ../../nbs/data/04_tables.ipynb #tab15
 def _located(path, paths, notes): # paths of a table as paths from here; backslashes if they must be
     folder, out, turned = path.parent, [], 0
-    for i, p in enumerate(paths):
+    for i, p in paths.items():
         if p.lower().startswith('file://'): p = unquote(urlsplit(p).path)
         if is_address(p):
             raise BadInput(f'{path}: line {i + 2}: {p} is an address. Fetch its image first.')
@@ -224,18 +224,17 @@ def _identity(p): # of a file, however it is spelled
 
 def _check_once(path, df, given): # raise if a file is listed twice
     first = {}
-    for i, (p, label) in enumerate(zip(df.path, df.label)):
-        k = first.setdefault(_identity(p), i)
-        if k == i: continue
-        a, b = given.iloc[k], given.iloc[i]
+    for i, p in df.path.items():
+        if (k := first.setdefault(_identity(p), i)) == i: continue
+        a, b, label, other = given[k], given[i], df.label[k], df.label[i]
         names = a if a == b else f'{a} and {b} are the same file: it'
-        labels = f', as {df.label.iloc[k]} and as {label}' if label != df.label.iloc[k] else ''
+        labels = f', as {label} and as {other}' if label != other else ''
         twice = f'is listed twice{labels} (lines {k + 2} and {i + 2})'
         raise BadInput(f'{path}: {names} {twice}. Keep one.')
 
 def _check_labels(path, labels): # raise if a cell holds several
     known = {class_key(o) for o in labels}
-    for i, o in enumerate(labels):
+    for i, o in labels.items():
         parts = [class_key(p) for p in re.split('[;|,]', o) if p.strip()]
         if len(parts) > 1 and known & set(parts):
             raise BadInput(f'{path}: line {i + 2} has several labels ({o}). Give one per image.')
@@ -273,7 +272,7 @@ def from_csv(path, notes=None):
         more = f' ({len(bad)} such lines)'*(len(bad) > 1)
         label = f': {o} stands for none' if (o := df.label[bad[0]]) else ''
         raise BadInput(f'{path}: line {bad[0] + 2} has no path or no label{label}{more}.')
-    df = df.reset_index(drop=True)
+    df = df.copy() # its index still tells the line
     _check_labels(path, df.label)
     if 'group' not in df: df['group'] = texts([''] * len(df))
     df['group'] = df.group.where(df.group == '', 'group ' + df.group).where(df.group != '', df.path)
