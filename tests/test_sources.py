@@ -9,11 +9,8 @@ from PIL import Image
 from bn_imbalance.data import download
 from bn_imbalance.core import BadInput
 from bn_imbalance.data.items import from_folder, read_data
-from bn_imbalance.data.sources import SOURCES, locate_fetched
+from bn_imbalance.data.sources import locate_fetched
 from bn_imbalance.data.download import blob_sha1, fetch_files, file_list
-
-tile_groups = SOURCES['magnetic_tile'].groups
-
 
 def picture(k, size=256):
     pixels = np.random.default_rng(k).integers(0, 255, (size, size, 3), dtype=np.uint8)
@@ -99,27 +96,6 @@ def held(out):
     return {p.relative_to(out).as_posix(): p.read_bytes() for p in Path(out).rglob('*.JPG') if p.is_file()}
 
 def strays(out): return [p for p in Path(out).rglob('.*')]
-
-
-def test_the_list():
-    rows = file_list('plantvillage')
-    df = pd.DataFrame(rows)
-    assert len(df) == 6176 and not df.duplicated(['class', 'file']).any() and not df.sha1.duplicated().any()
-    assert df.sha1.str.fullmatch('[0-9a-f]{40}').all() and not df.file.str.contains('GHLB_PS').any()
-    assert not df[['class', 'file']].map(lambda o: '/' in o or o.startswith('.') or '"' in o).any(axis=None)
-    known = (df.group != '').groupby(df['class'].str.split('_').str[0]).mean().round(2).to_dict()
-    assert known == {'Apple': 1, 'Pepper,': 1, 'Tomato': 0}
-    assert (Path(download.__file__).parent/'plantvillage.csv.xz').stat().st_size < 500_000
-    assert blob_sha1(b'hello\n') == 'ce013625030ba8dba906f756967f9e9ca394464a' # git hash-object
-
-
-def test_the_list_of_tiles():
-    df = pd.DataFrame(file_list('magnetic_tile'))
-    assert len(df) == 1344 and not df.sha1.duplicated().any() and df.file.str.fullmatch(r'exp\d_num_\d+\.jpg').all()
-    tiles = df.groupby('class').group.nunique().to_dict()
-    assert tiles == {'MT_Blowhole': 22, 'MT_Break': 16, 'MT_Crack': 12, 'MT_Fray': 7, 'MT_Free': 170, 'MT_Uneven': 17}
-    for label, g in df.groupby('class'):
-        assert g.file.map(tile_groups(g.file)).map(f'{label}-{{}}'.format).tolist() == g.group.tolist()
 
 
 @pytest.mark.parametrize('name', ['plantvillage', 'magnetic_tile'])
