@@ -12,6 +12,7 @@ from bn_imbalance.data.items import from_folder, read_data
 from bn_imbalance.data.sources import locate_fetched
 from bn_imbalance.data.download import blob_sha1, fetch_files, file_list
 
+
 def picture(k, size=256):
     pixels = np.random.default_rng(k).integers(0, 255, (size, size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(b := io.BytesIO(), 'JPEG')

@@ -9,7 +9,7 @@ __all__ = ['check_labels', 'write_doubtful']
 from ..core import BadInput, csv_text, load_settings, write_atomic
 from ..data.copies import linked
 from ..data.images import texts
-from ..data.items import LABELS, targets
+from ..data.items import LABELS, targets, the_class
 from ..recipes.linear import row_space, standardized
 from ..training.features import backbone_features
 from .checks import Check, n_of
@@ -119,7 +119,7 @@ def _numbered(c):
     if c.data is None: return pd.factorize(c.items.label, sort=True)
     y = c.items.path.map(dict(zip(c.data.items.path, targets(c.data.items))).get).to_numpy()
     if len(c.data.names) > 2: return y, c.data.names
-    return y, [f'the {name}' if name in LABELS else name for name in map(c.data.called, LABELS)]
+    return y, [the_class(c.data.called(o)) for o in LABELS]
 
 def check_labels(c:Check)->pd.DataFrame: # `c` gets them, and a finding
     "Find doubtful labels; raises `BadInput` if there is one class only"

@@ -22,9 +22,8 @@ import numpy as np, pandas as pd
 # %% ../../nbs/data/06_items.ipynb #3b9e82ee
 def _only_majority(classes, minority, majority):
     "Are all classes of the majority? A single one is, unless it is named as the minority"
-    def any_of(c, pattern):
-        every = [pattern, *pattern.split(',')]
-        return c == pattern or any(fnmatch.fnmatchcase(c, p.strip()) for p in every)
+    def any_of(c, pattern): return c == pattern or any(
+        fnmatch.fnmatchcase(c, p.strip()) for p in [pattern, *pattern.split(',')])
     only = all(any_of(c, majority) for c in classes) if majority else len(classes) == 1
     others = [c for c in classes if c != majority or c == minority] # a full name has precedence
     return only and not (minority and any(any_of(c, minority) for c in others))
