@@ -1,59 +1,11 @@
 """The day after: what has changed, period by period, and what must be refused."""
 import json
-import numpy as np, pandas as pd, pytest
+import pytest
 from PIL import Image, ImageEnhance
-from bn_imbalance.deploy.model import load_model, read_held_out
+from bn_imbalance.deploy.model import load_model
 from bn_imbalance.deploy.predict import COLUMNS, predict_csv
-from bn_imbalance.deploy.watching import (
-    changes, date_in, expected_flags, ordinary, read_predictions, trend, watch, write_watch)
 from bn_imbalance.find.queue import Queue
 from deployed import copy, images, one_line, rewritten, saved # noqa: F401, fixtures
-
-MONTHLY = .01/12
-
-
-def year(light=lambda month: 140, flagged=lambda month: 9, seed=0, n=200):
-    rng = np.random.default_rng(seed)
-    seen = [{'brightness': rng.normal(light(o), 20, n), 'scores': rng.normal(-4, 1, n)} for o in range(1, 13)]
-    known, rates = {'brightness': rng.normal(140, 20, 500)}, rng.beta(30, 970, 4000)
-    return changes([(flagged(o), 300) for o in range(1, 13)], seen, known, rates, MONTHLY)
-
-
-def test_a_change_is_said_once_and_when_it_comes():
-    assert not any(year())
-    found = year(light=lambda o: 140 if o < 7 else 105)
-    assert [list(o) for o in found] == [[]]*6 + [['brightness']] + [[]]*5
-    before, now = found[6]['brightness']
-    assert before == pytest.approx(140, abs=5) and now == pytest.approx(105, abs=5)
-    found = year(flagged=lambda o: 9 if o < 7 else 30)
-    assert [list(o) for o in found] == [[]]*6 + [['flagged']] + [[]]*5 and found[6]['flagged'] == (.03, .1)
-
-
-def test_what_creeps_is_compared_with_where_it_began():
-    found = [list(o) for o in year(light=lambda o: 142 - 2*o)]
-    assert 1 <= sum(map(len, found)) <= 3 and not any(found[:2])
-    found = [list(o) for o in year(flagged=lambda o: 9 + 2*o)]
-    assert sum(map(len, found)) == 1 and not any(found[:4])
-    assert trend(np.array([3, 5, 8]), np.array([99]*3)) == pytest.approx(trend(np.array([8, 5, 3]), np.array([99]*3)))
-    assert trend(np.array([0, 0]), np.array([9, 9])) == trend(np.array([5]), np.array([9])) == 1
-
-
-def test_false_alarms_of_a_year_are_as_rare_as_promised():
-    "With twenty times as many allowed, to see some"
-    rng, n, years = np.random.default_rng(1), 0, 60
-    for seed in range(years):
-        seen = [{k: rng.normal(size=100) for k in 'ab'} for _ in range(12)]
-        flagged = rng.binomial(300, .03, 12)
-        n += any(changes([(k, 300) for k in flagged], seen, {k: rng.normal(size=300) for k in 'ab'},
-                         np.full(100, .03), .2/12))
-    assert n/years <= .3
-
-
-@pytest.mark.parametrize('text,date', [
-    ('2026-07.csv', '2026-07'), ('line 3, 2026-07-28.csv', '2026-07-28'), ('2025-01/2026-02', '2026-02'),
-    ('week31', ''), ('2026-13', ''), ('2026-02-30', ''), ('12026-07', ''), ('0026-07', '')])
-def test_dates(text, date): assert date_in(text) == date
-
 
 @pytest.fixture(scope='module')
 def months(saved, images, tmp_path_factory):
@@ -91,25 +43,6 @@ def test_command(saved, months, command, tmp_path, monkeypatch):
     assert list((out/f'predictions-{load_model(saved).id}').iterdir()) # not predicted again next time
 
 
-def test_dates_in_the_paths_of_images(saved, months, tmp_path):
-    model = load_model(saved)
-    both = pd.concat([pd.read_csv(months/f'2026-0{k}.csv') for k in (5, 6)])
-    both.to_csv(tmp_path/'all.csv', index=False)
-    t = read_predictions(model, [tmp_path/'all.csv'], tmp_path)
-    assert t.period.value_counts().to_dict() == {'2026-05': 52, '2026-06': 52}
-    assert set(read_predictions(model, [months/'2026-05.csv'], tmp_path, r'2026-\d\d').period) == {'2026-05'}
-
-
-def test_images_that_are_gone(saved, months, tmp_path):
-    "Scores are compared all the same"
-    t = pd.read_csv(months/'2026-05.csv')
-    for k in 5, 7: t.assign(path=[f'gone/{k}-{i}.jpg' for i in t.index]).to_csv(tmp_path/f'2026-0{k}.csv', index=False)
-    w = watch(saved, [tmp_path/'2026-05.csv', tmp_path/'2026-07.csv'], tmp_path/'out')
-    assert not w.changed[1] and w.tests[0] == 1 and len(w.notes) == 2 and 'are not there' in w.notes[0]
-    write_watch(w, tmp_path/'out')
-    assert not watch(saved, [months/'2026-05.csv'], tmp_path/'out', sample=0).notes
-
-
 def test_bad_input(saved, copy, months, command, tmp_path):
     rewritten(copy, lambda a: a['decision'].update(scale=a['decision']['scale'] + .001))
     (tmp_path/'week31.csv').write_text((months/'2026-05.csv').read_text().replace('2026-05', 'may'))
@@ -129,15 +62,3 @@ def test_bad_input(saved, copy, months, command, tmp_path):
             (saved, [table, '--sample', '-1'], '--sample -1'), (tmp_path, [table], 'model.json: cannot be read')):
         one_line(command('bn-watch', model, *args, '--out', tmp_path/'never'), message)
     assert not (tmp_path/'never').exists()
-
-
-def test_what_a_model_keeps(saved, copy):
-    "Of models without properties of images the first period is what others are compared with"
-    model = load_model(saved)
-    e = read_held_out(saved, model.about)
-    known = ordinary(e, model.decision.threshold)
-    assert {'width', 'bits', 'brightness', 'feature 1'} <= set(known) and set(known['width']) == {32}
-    e.pop('camera')
-    assert not {'width', 'brightness'} & set(ordinary(e, model.decision.threshold))
-    rates = expected_flags(model)
-    assert 0 < rates.min() and rates.max() < 1
