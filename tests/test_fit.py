@@ -1,6 +1,6 @@
 """Fitting a model: any recipe, trained on every image, cross-validated; resumed; refused early."""
 import json, os, subprocess, sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from bn_imbalance.deploy import fitting
@@ -12,7 +12,7 @@ from bn_imbalance.deploy.model import load_model, model_card
 from bn_imbalance.models.backbones import load_network
 from bn_imbalance.deploy.predict import model_logits
 from bn_imbalance.recipes.base import Recipe, recipes
-from bn_imbalance.evaluate.runs import Run, Predictions, Store, read_runs
+from bn_imbalance.evaluate.runs import Store, read_runs
 from bn_imbalance.training.sweep import compare
 from conftest import write_folder
 from deployed import ARCH, FLAGS, SMALL, execution, images, one_line # noqa: F401, fixtures
@@ -194,18 +194,3 @@ def test_own_images(tmp_path):
     t = pd.read_csv(tmp_path/'work'/'predictions.csv')
     eights = t.path.str.contains('new') & (t.path.str.extract(r'(\d+)\.png')[0].astype(int) > 9)
     assert (t.label[eights] == 'eight').mean() > .5 and (tmp_path/'work'/'model.onnx').exists()
-
-
-def test_a_variant_typed_by_hand_is_a_recipe_like_any_other(tmp_path):
-    "Only runs of --tune, which leaves a tuning.csv, are tries to choose among"
-    def stored(name, logits):
-        side = Predictions([0, 0, 1, 1], logits)
-        settings = {k: v for k, v in asdict(load_settings()).items() if k != 'weights'} | {'weights': ''}
-        config = dict(data=dict(name='toy'), recipe=dict(name=name, final_bn=None), settings=settings, seed=0,
-                      optimizer='any')
-        Store(tmp_path).put(Run(config, [1], Predictions([0, 1], [[1, 0], [0, 1]]), side))
-    stored('focal', [[1, 0]]*4)
-    stored('focal:gamma=1', [[1, 0], [1, 0], [0, 1], [0, 1]]) # the same on validation, better on the test set
-    assert recommended_recipe(tmp_path, load_settings())[0] == 'focal:gamma=1'
-    (tmp_path/'tuning.csv').write_text('variant\nfocal\nfocal:gamma=1\n')
-    assert recommended_recipe(tmp_path, load_settings())[0] == 'focal'

@@ -101,6 +101,11 @@ def without_threshold(recipe): # without its adjustment of logits; if possible a
     def key(r): return r.adjust_logits, r.training, r.fit_head, r.params
     return next((r for r in recipes.values() if key(r) == key(bare)), bare)
 
+def default_recipe(s, n_classes=2)->str:
+    "`blend`, the cheapest in the cases of `benchmarks/advice.py`, where it is possible"
+    binary, frozen = n_classes == 2, not (s.unfreeze or s.train_bn or s.engine == 'images')
+    return 'blend' if binary and frozen else 'final_bn'
+
 # %% ../../nbs/deploy/01_fitting.ipynb #773c9788
 def _ensemble(heads, calibration, shift): # the mean of their log odds; equal heads are one
     weights, parts = {}, {}
@@ -113,11 +118,6 @@ def _ensemble(heads, calibration, shift): # the mean of their log odds; equal he
             k = tuple(id(o) for o in head_layers(part) if o.state_dict())
             parts[k], weights[k] = part, weights.get(k, 0) + each*w
     return nn.Sequential(MarginSum(*parts.values(), weights=list(weights.values()), shift=shift))
-
-def default_recipe(s, n_classes=2)->str:
-    "`blend`, the cheapest in the cases of `benchmarks/advice.py`, where it is possible"
-    binary, frozen = n_classes == 2, not (s.unfreeze or s.train_bn or s.engine == 'images')
-    return 'blend' if binary and frozen else 'final_bn'
 
 # %% ../../nbs/deploy/01_fitting.ipynb #711e4001
 def _backbone(trained, patches, s): # as `build_network` makes it
@@ -162,6 +162,7 @@ def fit_protocol(data, protocol=None)->str: # `all` or `given`
         raise BadInput(f'--protocol {protocol}: a model takes every image. Give all, or given.')
     return protocol or ('given' if data.protocol == 'given' else 'all')
 
+# %% ../../nbs/deploy/01_fitting.ipynb #crossv01
 def _cross_validate(data, recipe, s, execution, known, protocol): # runs, of members too; splits
     splits = {seed: draw_split(data, s, seed, protocol) for seed in range(s.seeds)}
     about, parts = data_config(data, protocol), recipe.blend_of or (recipe,)
