@@ -1,10 +1,10 @@
 "A missed image is added to a model: what changes, what is refused"
 import json, shutil
-import numpy as np, pandas as pd, pytest
+import pandas as pd, pytest
 from conftest import blobs
 from bn_imbalance import Goal, load_model, load_settings, read_data
 from bn_imbalance.core import BadInput
-from bn_imbalance.deploy.adding import add_examples, likes
+from bn_imbalance.deploy.adding import add_examples
 from bn_imbalance.deploy.fitting import fit
 from bn_imbalance.find.queue import Queue
 from bn_imbalance.training.sweep import Execution
@@ -61,11 +61,6 @@ def test_images_that_have_changed(made, tmp_path, command):
     assert code == 1 and 'not the images any more' in err and about['data']['source'] in err
     code, _, err = command('bn-fit', made/'images', '--add', f'{made/"new"/"2.png"}:good', '--out', tmp_path/'m2')
     assert code == 1 and 'needs a folder that bn-fit wrote' in err
-
-
-def test_likes_keep_the_shape():
-    x = np.random.default_rng(0).integers(0, 256, (3, 40, 56), np.uint8)
-    assert likes(x).shape == (6, 3, 40, 56)
 
 
 def test_the_page_teaches_the_model(made, command, tmp_path, monkeypatch):

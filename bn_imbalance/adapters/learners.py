@@ -47,6 +47,7 @@ def _lent(dls):
             rng.setstate(state)
             dl.rng = rng
 
+# %% ../../nbs/adapters/01_learners.ipynb #run00001
 def _logits(learn, layer, recipe, seed, counts, train, dls):
     "Train a copy; logits (n, n_classes) and labels (n,) for each of `dls`"
     shared = {id(o): o for o in (learn.dls, learn.lock)} # a lock cannot be copied
@@ -85,6 +86,7 @@ def _fitting(wanted, s):
         raise BadInput(f'recipe {other[0]}: it does not work with any Learner. Use compare.')
     return list(filter(fits_any_learner, found))
 
+# %% ../../nbs/adapters/01_learners.ipynb #labels01
 def _labels(ds, part):
     "Read without the images where that can be"
     tls = getattr(ds, 'tls', None)
@@ -116,6 +118,7 @@ def _check_learner(learn, test)->list: # images per class in training
                        'added for the recipes that want it.')
     return counts
 
+# %% ../../nbs/adapters/01_learners.ipynb #minor001
 def _minority(counts, rare):
     "Class numbers of the minority"
     if rare is None: rare = np.flatnonzero(np.array(counts) < np.mean(counts)).tolist()

@@ -45,6 +45,7 @@ def _items(data, examples): # (path, class) of each -> rows of `data.items`
     if 'given' in rows: out['given'] = 'train'
     return out.drop_duplicates('digest')[rows.columns]
 
+# %% ../../nbs/deploy/07_adding.ipynb #add0007c
 def _with(data, examples):
     if not examples: return data
     return replace(data, items=pd.concat([data.items, _items(data, examples)], ignore_index=True))
@@ -70,6 +71,7 @@ def likes(x)->np.ndarray: # pixels (3, height, width) -> (6, 3, height, width)
     near = np.asarray(im.resize((w, h))).transpose(2, 0, 1)
     return np.stack([x[:, :, ::-1], x[:, ::-1], x[:, ::-1, ::-1], *light, near])
 
+# %% ../../nbs/deploy/07_adding.ipynb #add0009b
 def _judged(model, x): # of pixels: chance of being rare, margins, is it called rare?
     z, d = model_logits(model, torch.from_numpy(np.ascontiguousarray(x))), model.decision
     p = d.calibrated(z)[:, model.rare].sum(1)
