@@ -154,16 +154,14 @@ def _read(data, flags, s, more=None, protocol=None, **kwargs):
     asked = _pick(flags, ('minority', 'majority', 'skip_bad', 'multiclass', 'pages'))
     d = read_data(data, size=s.size, span=s.range, **asked, **kwargs)
     n, several = d.counts, f', {len(d.names)} classes' if len(d.names) > 2 else ''
+    rare, usual = (some_names(d.classes(o), 4) for o in ('minority', 'majority'))
     protocol = protocol(d) if protocol else flags.get('protocol')
     if more is not None:
         print(f'{d.name}: {n["majority"]} images of the majority, {n["minority"]} of the minority'
-              f'{several}; protocol {_protocol(d, protocol)}{more}. {_classes(d)}', flush=True)
+              f'{several}; protocol {_protocol(d, protocol)}{more}. Minority: {rare}; majority: '
+              f'{usual}.', flush=True)
     for text in d.notes: print(text, flush=True)
     return d
-
-def _classes(d):
-    rare, usual = (some_names(d.classes(o), 4) for o in ('minority', 'majority'))
-    return f'Minority: {rare}; majority: {usual}.'
 
 # %% ../nbs/90_cli.ipynb #711e3001
 def _in_tiles(d, s, recipes, flags):
@@ -193,6 +191,12 @@ def _show_failures(runs):
 
 def _show_files(table, page): print(f'Table: {table}\nReport: {page}')
 
+def _answering(json, f, *args): # with `--json` standard output is for the answer alone
+    with redirect_stdout(sys.stderr) if json else nullcontext(): answer = f(*args)
+    if not json: return
+    if answer is None: raise BadInput('--json: an answer is for one data set and one network only.')
+    print(dumps(answer.to_dict(), indent=1))
+
 # %% ../nbs/90_cli.ipynb #a7b792c4
 @command
 @delegates(_training_flags('compare'))
@@ -206,8 +210,7 @@ def bn_compare(
     **flags
 ):
     "Which remedy for a rare class works on these images? Options not given are as in settings.ini."
-    with _aside(json): answer = _compare(data, curve, out, thorough, verbose, flags)
-    if json: _print_json(answer)
+    _answering(json, _compare, data, curve, out, thorough, verbose, flags)
 
 def _compare(data, curve, out, thorough, verbose, flags):
     s, goal = _begin(data, flags)
@@ -243,8 +246,6 @@ def _assumed(d, flags):
                         f'F1 is what counts. To change this: {flag}--prevalence .02, '
                         '--cost-miss 20 --cost-alarm 1.'])
 
-def _protocol_of(d, flags): return flags.get('protocol') or d.protocol
-
 def _for_few(d, recipes, trials, goal):
     "Recipes for one or two rare subjects; say what that means"
     if trials: raise BadInput(f'{d.source}: tuning takes three rare subjects. Leave out --tune and '
@@ -260,7 +261,7 @@ def _for_few(d, recipes, trials, goal):
 # %% ../nbs/90_cli.ipynb #compared4
 def _compared(d, s, recipes, trials, out, goal, flags, few=False):
     "Run what is missing and write the report; stopped by Ctrl-C, answer from what is there"
-    if d.few and _protocol_of(d, flags) == 'all':
+    if d.few and (flags.get('protocol') or d.protocol) == 'all':
         recipes, few = _for_few(d, recipes, trials, goal), False
     given = _pick(flags, ('minority', 'majority', 'multiclass', 'skip_bad'))
     options = ' '.join('--' + k.replace('_', '-') + (f' {shlex.quote(v)}' if v is not True else '')
@@ -332,15 +333,6 @@ def _show(answer, lb, runs, verbose=False):
         paper = evaluate.paper_table(lb.runs)
         if paper is not None: _show_table('The paper\'s Table I beside these', paper)
     print()
-
-def _aside(json):
-    "With `--json` standard output is for the answer alone"
-    return redirect_stdout(sys.stderr) if json else nullcontext()
-
-def _print_json(answer):
-    "Its keys are those of `Answer.to_dict`"
-    if answer is None: raise BadInput('--json: an answer is for one data set and one network only.')
-    print(dumps(answer.to_dict(), indent=1))
 
 def _show_backbones(boards, out, name):
     page, *answer = report.write_backbones(boards, out, name)
@@ -489,8 +481,7 @@ def bn_report(
     **flags
 ):
     "Make results.csv and report.html again from stored runs, without training"
-    with _aside(json): answer = _report(out_dir, out, verbose, flags)
-    if json: _print_json(answer)
+    _answering(json, _report, out_dir, out, verbose, flags)
 
 # %% ../nbs/90_cli.ipynb #report002
 def _report(out_dir, out, verbose, flags):

@@ -109,35 +109,6 @@ def test_bad_input(command, folder, tmp_path):
         assert not list(tmp_path.glob('never/*.*')), args
 
 
-def test_report_of_nothing(command, tmp_path):
-    code, _, err = command('bn-report', tmp_path)
-    assert code == 1 and 'no stored runs' in err and err.count('\n') == 1
-
-
-def test_actions_of_bn_data(command, folder, monkeypatch, tmp_path):
-    "Each under its name, in errors and on its page; the command line of the process stays as it is"
-    code, out, err = command('bn-data', 'check', folder, '--quick', '--out', tmp_path/'check.html')
-    assert code == 0 and f'bn-data check {folder} --quick' in (tmp_path/'check.html').read_text(), err
-    for args, told in ((['check', folder, '--quack'], 'bn-data check: unrecognized arguments: --quack. See '
-                        'bn-data check'),
-                       (['prevalence'], 'bn-data prevalence: the following arguments are required: model'),
-                       (['check', 'nowhere'], 'bn-data check: nowhere: '), (['look'], 'bn-data: expected fetch')):
-        code, out, err = command('bn-data', *args)
-        assert code == 1 and err.startswith(told) and err.count('\n') == 1, err
-    seen = []
-    monkeypatch.setattr('bn_imbalance.cli.check_source', lambda data: seen.append((data, [*sys.argv])))
-    command('bn-data', 'check', 'nowhere')
-    assert seen == [('nowhere', ['bn-data', 'check', 'nowhere'])]
-
-
-def test_a_comparison_brings_its_own_settings(command, folder, tmp_path):
-    (tmp_path/'other.ini').write_text('[training]\nepochs = 2\n')
-    for args in ['bn-fit', folder], ['bn-find', folder, folder]:
-        code, _, err = command(*args, '--compare', tmp_path, '--settings', tmp_path/'other.ini',
-                               '--out', tmp_path/'out')
-        assert code == 1 and 'give --compare or --settings, not both' in err and err.count('\n') == 1
-
-
 @pytest.mark.parametrize('args', [['--help'], ['nowhere']])
 def test_help_and_a_mistyped_folder_need_no_torch(args):
     code = ('import sys, bn_imbalance.cli as cli; sys.argv[0] = "bn-compare"\n'

@@ -246,9 +246,9 @@ def lines(self:Watched, command='')->list: # sentences; `command` opens what to 
     costs = (r.cost, r.cost_low, r.cost_high), a['metrics'][m.name]
     cost, promised = (interval_text(*o, text=m.text) for o in costs)
     out.append(f'{m.label.capitalize()} at that prevalence: {cost}; promised was {promised}.')
-    if self.saves > 0: out[-1] += (
-        f' A threshold for {percent(r.prevalence)} would save {m.text(self.saves)}: '
-        f'bn-fit --prevalence {digits(_half(r.prevalence, r.images), 3)}.')
+    at = _half(r.prevalence, r.images)
+    if self.saves > 0: out[-1] += (f' A threshold for {percent(at)} would save '
+                                   f'{m.text(self.saves)}: bn-fit --prevalence {digits(at, 3)}.')
     if c and command:
         n = (self.look.period == name).sum()
         out.append(f'To know, label {n} images, half of them drawn at random: {command}')
