@@ -12,7 +12,7 @@ from bn_imbalance.evaluate.decision import out_of_fold
 from bn_imbalance.evaluate.goal import Goal
 from bn_imbalance.evaluate.leaderboard import rank_recipes, split_overlap
 from bn_imbalance.evaluate.runs import Run, read_runs
-from bn_imbalance.evaluate.thresholds import bayes_threshold, fit_log_odds
+from bn_imbalance.evaluate.thresholds import SUREST, bayes_threshold, fit_log_odds, pressed
 from bn_imbalance.data.splits import draw_split
 from bn_imbalance.metrics import margin, mean_interval, precision_recall_f1
 from bn_imbalance.recipes.registry import BLEND, get_recipes
@@ -50,6 +50,17 @@ def test_no_tested_subject_helps_to_calibrate(compared):
     before, after = (blend_runs(blend, runs, configs) for runs in (compared, changed))
     np.testing.assert_array_equal(before[0].test.logits, after[0].test.logits)
     assert (before[1].test.logits != after[1].test.logits).any()
+
+
+def test_none_outvotes_the_others(compared):
+    "A member that extrapolates to -1000 on an image unlike training moves the blend by little"
+    wild = []
+    for r in compared:
+        z = r.test.logits.copy()
+        if r.recipe == BLEND[0]: z[0] = 1000, 0
+        wild.append(replace(r, test=replace(r.test, logits=z)))
+    before, after = (blend_runs(blend, o, [r.config for r in compared if r.recipe == 'blend']) for o in (compared, wild))
+    for a, b in zip(before, after): assert abs(margin(a.test.logits - b.test.logits)[0]) <= 2*SUREST/len(BLEND)
 
 
 def test_a_single_run(images): # noqa: F811
@@ -90,7 +101,7 @@ def test_the_model_is_the_mean_of_its_members(images): # noqa: F811
         oof = out_of_fold([r for r in runs if r.recipe == name], splits)
         n = [oof.group[oof.y == c].nunique() for c in (0, 1)]
         scale, shift = fit_log_odds(oof.y, margin(oof[['z0', 'z1']].to_numpy()), n)
-        z.append(scale*margin(model_logits(fit(data, name, S, COSTS, execution()), x)) + shift)
+        z.append(pressed(scale*margin(model_logits(fit(data, name, S, COSTS, execution()), x)) + shift, SUREST))
     prior = np.log(12/40)
     assert margin(model_logits(model, x)) == pytest.approx(np.mean(z, 0) + prior, abs=2e-3)
     assert model.about['recipe']['name'] == 'blend'

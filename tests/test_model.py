@@ -6,8 +6,8 @@ from deployed import copy, images, one_line, rewritten, saved # noqa: F401, fixt
 
 TAMPERED = {
     'network.size is missing': lambda a: a['network'].update(size='224'),
-    'format 5, written by bn_imbalance 9.1, torch':
-        lambda a: (a.update(format=5), a['versions'].update(bn_imbalance='9.1')),
+    'format 6, written by bn_imbalance 9.1, torch':
+        lambda a: (a.update(format=6), a['versions'].update(bn_imbalance='9.1')),
     '3 classes, but pools is for 2': lambda a: a['classes'].append('third'),
     'network.layers is missing or not': lambda a: a['network']['layers'].append(['Softplus', {}]),
     'network.layers make no network': lambda a: a['network']['layers'][-1][1].update(momentums=1),
@@ -48,7 +48,7 @@ def test_a_model_of_an_older_format(copy, images, command):
     before = {p: p.read_bytes() for p in copy.rglob('*') if p.is_file()}
     one_line(command('bn-predict', copy, images), f'{copy}/model.json: format 3, written by '
              f'bn_imbalance 0.1.0, torch 2.9.0; this version reads format {MODEL_FORMAT}. Use the version')
-    assert MODEL_FORMAT == 4 and {p: p.read_bytes() for p in copy.rglob('*') if p.is_file()} == before
+    assert MODEL_FORMAT == 5 and {p: p.read_bytes() for p in copy.rglob('*') if p.is_file()} == before
 
 
 def test_damaged_files(copy, images, command):

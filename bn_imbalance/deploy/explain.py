@@ -65,7 +65,7 @@ def heat_maps(
     patch_head = next(o for o, yes in zip(total.heads if total else [head], looks) if yes)
     def part(x, patches): # the part of a sum's margin that is due to patches, or to features
         mine = torch.tensor([yes == patches for yes in looks], device=x[0].device)
-        return sign*(total.margins(x)*total.weights)[:, mine].sum(1)
+        return sign*(total.margins(x)*total.weights.mean(0))[:, mine].sum(1)
     with torch.no_grad():
         maps = _patch_map(patch_head[0], backbone(x)[1].flatten(0, -3), sign)
         maps = _resized(maps, backbone, shape)

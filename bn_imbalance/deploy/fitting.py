@@ -17,7 +17,7 @@ from bn_imbalance.evaluate.decision import (decide, evaluate_decision, oof_logit
 from ..evaluate.goal import Goal
 from ..evaluate.leaderboard import rank_recipes
 from ..evaluate.runs import Store, read_runs
-from ..evaluate.thresholds import fit_log_odds
+from ..evaluate.thresholds import SUREST, fit_log_odds
 from ..models.anomaly import MarginSum, head_layers
 from ..models.backbones import (cut_backbone, find_backbone, patch_grid, load_network,
     patch_backbone, pooled_backbone, weights_digest)
@@ -107,17 +107,19 @@ def default_recipe(s, n_classes=2)->str:
     return 'blend' if binary and frozen else 'final_bn'
 
 # %% ../../nbs/deploy/01_fitting.ipynb #773c9788
-def _ensemble(heads, calibration, shift): # the mean of their log odds; equal heads are one
+def _ensemble(heads, calibration, prior, limit): # the mean of their log odds; equal heads are one
     weights, parts = {}, {}
-    for head, (scale, own) in zip(heads, calibration):
-        first, each = head_layers(head)[0], scale/len(heads)
-        summed = isinstance(first, MarginSum)
-        pairs = zip(first.heads, first.weights.tolist()) if summed else [(head, 1.)]
-        shift += (own + scale*float(first.shift)*summed if summed else own)/len(heads)
+    for i, (head, (scale, _)) in enumerate(zip(heads, calibration)):
+        first = head_layers(head)[0]
+        pairs = [(head, 1.)]
+        if isinstance(first, MarginSum): pairs = zip(first.heads, first.weights[0].tolist())
         for part, w in pairs:
             k = tuple(id(o) for o in head_layers(part) if o.state_dict())
-            parts[k], weights[k] = part, weights.get(k, 0) + each*w
-    return nn.Sequential(MarginSum(*parts.values(), weights=list(weights.values()), shift=shift))
+            parts[k] = part
+            weights.setdefault(k, [0.]*len(heads))[i] += scale*w
+    shift = [own for _, own in calibration]
+    return nn.Sequential(MarginSum(*parts.values(), weights=list(zip(*weights.values())),
+                                   shift=torch.tensor(shift), prior=prior, limit=limit))
 
 # %% ../../nbs/deploy/01_fitting.ipynb #711e4001
 def _backbone(trained, patches, s): # as `build_network` makes it
@@ -125,9 +127,9 @@ def _backbone(trained, patches, s): # as `build_network` makes it
     if s.grid != (1, 1): return pooled_backbone(s.arch, s.weights, s.size, s.grid)
     return trained.backbone or cut_backbone(load_network(s.arch, s.weights), s.arch)
 
-def train_on(items, recipe, s, device=None, calibration=None)->nn.Module: # as by `build_network`
+def train_on(items, recipe, s, device=None, calibration=None, limit=0.)->nn.Module:
     "The network that a recipe makes of these images, on the CPU; raises `BadInput` if it diverges"
-    parts = recipe.blend_of or (recipe,) # `calibration` of these: scale and shift
+    parts = recipe.blend_of or (recipe,) # `calibration`, `limit` of these: see `log_odds`
     few = items.groupby(targets(items)).head(2) # a Learner wants to validate
     split = pd.concat([o.assign(split=k) for k, o in zip(SPLITS, (items, few, few))])
     engine = choose_engine(recipe, s)
@@ -138,7 +140,9 @@ def train_on(items, recipe, s, device=None, calibration=None)->nn.Module: # as b
     y = split_labels(split, 'train')
     with threads(1): heads = [finish_head(r, trained[r.training], y, s, 0) for r in parts]
     prior = np.log(y.mean()/(1 - y.mean())) if recipe.blend_of else 0.
-    head = plain_head(_ensemble(heads, calibration, prior) if recipe.blend_of else heads[0])
+    head = heads[0]
+    if recipe.blend_of: head = _ensemble(heads, calibration, prior, limit)
+    head = plain_head(head)
     net = build_network(s.arch, describe_head(head), s.size, s.grid)
     learnt = _backbone(trained[parts[0].training], patches is not None, s)
     net[0].load_state_dict(learnt.state_dict())
@@ -309,7 +313,7 @@ def fit(
     def held_out_by(r): return out_of_fold([o for o in runs if o.recipe == r.name], splits)
     oof, calibration = held_out_by(bare), [_calibrated(held_out_by(r)) for r in bare.blend_of]
     t, decision = evaluate_decision(oof, goal, data.rare), decide(oof, goal, data.rare)
-    net = train_on(items, bare, s, execution.device, calibration)
+    net = train_on(items, bare, s, execution.device, calibration, 0. if data.few else SUREST)
     about = _describe(data, recipe, bare, s, goal, net, decision, splits, oof, t, items, protocol)
     held_out = known = None
     if len(data.names) == 2: held_out = _held_out(oof, items, bare, s, execution.device)

@@ -67,7 +67,7 @@ def _build(layers):
     return nn.Sequential(*[layer(kind, args) for kind, args in layers])
 
 # %% ../../nbs/deploy/00_model.ipynb #870fe870
-MODEL_FORMAT = 4 # of `about`
+MODEL_FORMAT = 5 # of `about`
 
 def digest(data): return hashlib.blake2b(data, digest_size=16).hexdigest()
 

@@ -113,6 +113,12 @@ def pooled_log_odds(runs:list)->dict: # (recipe, seed, rare class) -> scale, shi
             out |= {(name, r.seed, c): o for r, o in zip(mine, log_odds(mine, c))}
     return out
 
+# %% ../../nbs/evaluate/03_thresholds.ipynb #surest2
+SUREST = 3. # log odds that a member of a blend may have, see `benchmarks/advice.py`
+
+def pressed(z, limit): # between -limit and limit; 0: as it is
+    return limit*np.tanh(z/limit) if limit else z
+
 # %% ../../nbs/evaluate/03_thresholds.ipynb #pooled4
 def bayes_threshold(y, m, goal:Goal, prevalence:float, fit:tuple)->float: # a margin
     "The threshold that serves a goal if the log odds of `fit` (`fit_log_odds`) are right"

@@ -102,17 +102,23 @@ def wants(head):
 
 @portable
 class MarginSum(nn.Module):
-    "Weighted sum of the margins of heads, each of features (n, n_in), patches, or a pair of both"
-    def __init__(self, *heads, weights=None, shift=0.):
+    """Weighted sum of the margins of heads, each of features (n, n_in), patches, or a pair of both;
+    or the mean of several such sums, none of which goes beyond `limit` (0: no limit)"""
+    def __init__(self, *heads, weights=None, shift=0., prior=0., sums=1, limit=0.):
         super().__init__()
-        self.heads = nn.ModuleList(nn.Sequential(*head_layers(o)) for o in heads)
-        weights = [1.]*len(heads) if weights is None else weights
-        for k, v in dict(weights=weights, shift=shift).items():
+        self.heads, self.limit = nn.ModuleList(nn.Sequential(*head_layers(o)) for o in heads), limit
+        weights = torch.ones(sums, len(heads)) if weights is None else weights
+        for k, v in dict(weights=weights, shift=shift, prior=prior).items():
             self.register_buffer(k, torch.as_tensor(v, dtype=torch.float))
+        self.weights = torch.atleast_2d(self.weights) # (sums, heads)
+        self.shift = self.shift.expand(len(self.weights)).clone()
     def margins(self, x): # (n, heads), each in its own units
         def given(head): return x[wants(head) == 'patches'] if isinstance(x, (tuple, list)) else x
         return torch.cat([head(given(head)).diff() for head in self.heads], 1)
     def forward(self, x):
-        m = self.margins(x) @ self.weights + self.shift
+        z = self.margins(x) @ self.weights.T + self.shift
+        if self.limit: z = self.limit*torch.tanh(z/self.limit)
+        m = z.mean(1) + self.prior
         return torch.stack([0*m, m], 1)
-    def arguments(self): return dict(heads=list(self.heads))
+    def arguments(self):
+        return dict(heads=list(self.heads), sums=len(self.weights), limit=self.limit)

@@ -12,7 +12,7 @@ from ..data.images import Table
 from ..data.items import rare_targets
 from ..data.splits import SPLITS
 from ..evaluate.runs import OPTIMIZER, Run, Predictions
-from ..evaluate.thresholds import log_odds
+from ..evaluate.thresholds import SUREST, log_odds, pressed
 from ..models.backbones import makes_patches, weights_digest
 from ..recipes.base import PARTS, Recipe
 from ..recipes.registry import BLEND_FEW, get_recipes
@@ -137,11 +137,13 @@ def _blend(recipe, config, members, fits):
     r, out = members[0], dict(valid=None, test=None, history=[])
     failed = next((f'{o.recipe}: {o.failed}' for o in members if o.failed), None)
     if not failed:
-        prior = logit((r.test.y == 1).mean())
+        prior, limit = logit((r.test.y == 1).mean()), SUREST
         if r.same_rare: # no fifth of them
             prior = np.log(r.data['images']['minority']/r.data['images']['majority'])
+            limit = 0 # their log odds are not fitted
         for k in SPLITS[1:]:
-            z = [a*margin(getattr(o, k).logits) + b for o, (a, b) in zip(members, fits)]
+            z = [pressed(a*margin(getattr(o, k).logits) + b, limit)
+                 for o, (a, b) in zip(members, fits)]
             m, own = np.mean(z, axis=0) + prior, getattr(r, k)
             out[k] = Predictions(own.y, np.c_[0*m, m].round(6), own.group)
         f1 = {k: _brief(out[k].y, out[k].logits, [1]) for k in SPLITS[1:]}
