@@ -108,16 +108,17 @@ def default_recipe(s, n_classes=2)->str:
 
 # %% ../../nbs/deploy/01_fitting.ipynb #773c9788
 def _ensemble(heads, calibration, prior, limit): # the mean of their log odds; equal heads are one
-    weights, parts = {}, {}
-    for i, (head, (scale, _)) in enumerate(zip(heads, calibration)):
-        first = head_layers(head)[0]
-        pairs = [(head, 1.)]
-        if isinstance(first, MarginSum): pairs = zip(first.heads, first.weights[0].tolist())
+    weights, parts, shift = {}, {}, []
+    for i, (head, (scale, own)) in enumerate(zip(heads, calibration)):
+        first, pairs = head_layers(head)[0], [(head, 1.)]
+        shift.append(own)
+        if isinstance(first, MarginSum):
+            pairs = zip(first.heads, first.weights[0].tolist())
+            shift[i] += scale*float(first.shift)
         for part, w in pairs:
             k = tuple(id(o) for o in head_layers(part) if o.state_dict())
             parts[k] = part
             weights.setdefault(k, [0.]*len(heads))[i] += scale*w
-    shift = [own for _, own in calibration]
     return nn.Sequential(MarginSum(*parts.values(), weights=list(zip(*weights.values())),
                                    shift=torch.tensor(shift), prior=prior, limit=limit))
 
