@@ -59,7 +59,8 @@ def test_none_outvotes_the_others(compared):
         z = r.test.logits.copy()
         if r.recipe == BLEND[0]: z[0] = 1000, 0
         wild.append(replace(r, test=replace(r.test, logits=z)))
-    before, after = (blend_runs(blend, o, [r.config for r in compared if r.recipe == 'blend']) for o in (compared, wild))
+    configs = [r.config for r in compared if r.recipe == 'blend']
+    before, after = (blend_runs(blend, o, configs) for o in (compared, wild))
     for a, b in zip(before, after): assert abs(margin(a.test.logits - b.test.logits)[0]) <= 2*SUREST/len(BLEND)
 
 
@@ -101,7 +102,8 @@ def test_the_model_is_the_mean_of_its_members(images): # noqa: F811
         oof = out_of_fold([r for r in runs if r.recipe == name], splits)
         n = [oof.group[oof.y == c].nunique() for c in (0, 1)]
         scale, shift = fit_log_odds(oof.y, margin(oof[['z0', 'z1']].to_numpy()), n)
-        z.append(pressed(scale*margin(model_logits(fit(data, name, S, COSTS, execution()), x)) + shift, SUREST))
+        mine = margin(model_logits(fit(data, name, S, COSTS, execution()), x))
+        z.append(pressed(scale*mine + shift, SUREST))
     prior = np.log(12/40)
     assert margin(model_logits(model, x)) == pytest.approx(np.mean(z, 0) + prior, abs=2e-3)
     assert model.about['recipe']['name'] == 'blend'
