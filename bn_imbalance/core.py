@@ -179,7 +179,8 @@ def named_settings(path=None, **changes):
 def no_network(arch, known):
     "The error for a name that is no network's"
     hint = suggest(arch, sorted(known))
-    return BadInput(f'--arch {arch}: neither torchvision nor timm has such a network. {hint}')
+    return BadInput(
+        f'--arch {arch}: neither torchvision nor timm has such a network. {hint}'.strip())
 
 def _model_sources():
     "The code of the modules that define torchvision's and timm's networks, without importing them"

@@ -163,7 +163,8 @@ def _to_look_at(t, threshold, n): # half at random, half nearest to the threshol
 # %% ../../nbs/deploy/08_watching.ipynb #wat00015
 def _per_year(names): # how many periods
     days = pd.Series(pd.to_datetime(names, format='mixed')).diff().dt.days
-    return max(1, round(365.25/days.median())) if len(names) > 1 else 12
+    if len(names) < 2: return 12
+    return max(1, round(365.25/days.quantile(.5, interpolation='lower')))
 
 def _half(p, n): return min(max(p, .5/n), 1 - .5/n) # at least half an image of each class
 
