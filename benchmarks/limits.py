@@ -4,8 +4,8 @@
 
 Takes the margins that `advice.py` has left in --out (three runs a case); trains nothing. The table goes to
 bn_imbalance/results/limits.csv, a row per image set, number of known rare images, goal and limit (0: none), means over
-the draws: `value` in the field, as in advice.csv, and `auroc`. `elsewhere`, among the rows of limit 0, is the value with
-the limit that costs least on the nine other sets, over all numbers and both prices.
+the draws: `value` in the field, as in advice.csv, and `auroc`. `elsewhere`, among the rows of limit 0, is the value
+with the limit that costs least on the nine other sets, over all numbers and both prices.
 """
 from pathlib import Path
 import numpy as np, pandas as pd

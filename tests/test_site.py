@@ -66,6 +66,13 @@ def test_figures_have_alt_text(path):
 
 
 @each
+def test_outputs_tell_of_no_machine(path):
+    for cell in read_nb(path).cells:
+        if cell.cell_type != 'code': continue
+        assert not re.search(r'/tmp/|/home/|/root/', json.dumps(cell.get('outputs', []))), cell.source[:80]
+
+
+@each
 def test_no_output_is_missing(path):
     for cell in read_nb(path).cells:
         silent = {'hide', 'export', 'eval', 'default_exp'} & directives(cell.source).keys()
