@@ -38,7 +38,7 @@ from bn_imbalance.evaluate.goal import Goal
 from bn_imbalance.evaluate.leaderboard import rank_recipes
 from bn_imbalance.evaluate.prevalence import outcome
 from bn_imbalance.evaluate.runs import Predictions, Run
-from bn_imbalance.evaluate.thresholds import SUREST, fit_log_odds, pressed
+from bn_imbalance.evaluate.thresholds import MAX_LOG_ODDS, fit_log_odds, soft_clip
 from bn_imbalance.metrics import best_threshold, margin, prevalence_weights
 from bn_imbalance.recipes.registry import get_recipes
 from bn_imbalance.training.run import blend_runs, run_together
@@ -141,7 +141,7 @@ class Case:
         for name in (r.name for r in BLEND.blend_of):
             o = self.oof[name]
             scale, shift = fit_log_odds(o.y, o.z1, [o.group[o.y == c].nunique() for c in (0, 1)])
-            each.append(pressed(scale*self.fm[name] + shift, SUREST))
+            each.append(soft_clip(scale*self.fm[name] + shift, MAX_LOG_ODDS))
         p = np.mean([r.test.y.mean() for r in made])
         self.fm['blend'] = np.mean(each, axis=0) + np.log(p/(1 - p))
 

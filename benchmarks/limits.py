@@ -15,7 +15,7 @@ from tqdm import tqdm
 from advice import BLEND, GOALS, Case, worth
 from bn_imbalance.core import stored_results, write_atomic
 from bn_imbalance.evaluate.decision import bayes_threshold
-from bn_imbalance.evaluate.thresholds import fit_log_odds, log_odds, pressed
+from bn_imbalance.evaluate.thresholds import fit_log_odds, log_odds, soft_clip
 from bn_imbalance.metrics import margin
 
 LIMITS = 0, 1, 2, 3, 4, 6, 10
@@ -33,7 +33,7 @@ def rows_of(folder):
         known.append(np.concatenate([a*margin(side.logits) + b for r, (a, b) in zip(runs, log_odds(runs))
                                      for side in (r.valid, r.test)]))
     for limit in LIMITS:
-        m, f = (np.mean([pressed(z, limit) for z in o], axis=0) for o in (known, field))
+        m, f = (np.mean([soft_clip(z, limit) for z in o], axis=0) for o in (known, field))
         fit = fit_log_odds(t.y, m, n)
         for text, goal in GOALS.items():
             threshold = bayes_threshold(t.y == 1, m, goal, goal.prevalence, fit)

@@ -12,7 +12,7 @@ from bn_imbalance.evaluate.decision import out_of_fold
 from bn_imbalance.evaluate.goal import Goal
 from bn_imbalance.evaluate.leaderboard import rank_recipes, split_overlap
 from bn_imbalance.evaluate.runs import Run, read_runs
-from bn_imbalance.evaluate.thresholds import SUREST, bayes_threshold, fit_log_odds, pressed
+from bn_imbalance.evaluate.thresholds import MAX_LOG_ODDS, bayes_threshold, fit_log_odds, soft_clip
 from bn_imbalance.data.splits import draw_split
 from bn_imbalance.metrics import margin, mean_interval, precision_recall_f1
 from bn_imbalance.recipes.registry import BLEND, get_recipes
@@ -61,7 +61,7 @@ def test_none_outvotes_the_others(compared):
         wild.append(replace(r, test=replace(r.test, logits=z)))
     configs = [r.config for r in compared if r.recipe == 'blend']
     before, after = (blend_runs(blend, o, configs) for o in (compared, wild))
-    for a, b in zip(before, after): assert abs(margin(a.test.logits - b.test.logits)[0]) <= 2*SUREST/len(BLEND)
+    for a, b in zip(before, after): assert abs(margin(a.test.logits - b.test.logits)[0]) <= 2*MAX_LOG_ODDS/len(BLEND)
 
 
 def test_a_single_run(images): # noqa: F811
@@ -103,7 +103,7 @@ def test_the_model_is_the_mean_of_its_members(images): # noqa: F811
         n = [oof.group[oof.y == c].nunique() for c in (0, 1)]
         scale, shift = fit_log_odds(oof.y, margin(oof[['z0', 'z1']].to_numpy()), n)
         mine = margin(model_logits(fit(data, name, S, COSTS, execution()), x))
-        z.append(pressed(scale*mine + shift, SUREST))
+        z.append(soft_clip(scale*mine + shift, MAX_LOG_ODDS))
     prior = np.log(12/40)
     assert margin(model_logits(model, x)) == pytest.approx(np.mean(z, 0) + prior, abs=2e-3)
     assert model.about['recipe']['name'] == 'blend'

@@ -17,7 +17,7 @@ from bn_imbalance.evaluate.decision import (decide, evaluate_decision, oof_logit
 from ..evaluate.goal import Goal
 from ..evaluate.leaderboard import rank_recipes
 from ..evaluate.runs import Store, read_runs
-from ..evaluate.thresholds import SUREST, fit_log_odds
+from ..evaluate.thresholds import MAX_LOG_ODDS, fit_log_odds
 from ..models.anomaly import MarginSum, head_layers
 from ..models.backbones import (cut_backbone, find_backbone, patch_grid, load_network,
     patch_backbone, pooled_backbone, weights_digest)
@@ -130,7 +130,7 @@ def _backbone(trained, patches, s): # as `build_network` makes it
 
 def train_on(items, recipe, s, device=None, calibration=None, limit=0.)->nn.Module:
     "The network that a recipe makes of these images, on the CPU; raises `BadInput` if it diverges"
-    parts = recipe.blend_of or (recipe,) # `calibration`, `limit` of these: see `log_odds`
+    parts = recipe.blend_of or (recipe,) # of these `calibration`, `limit`: see `soft_clip`
     few = items.groupby(targets(items)).head(2) # a Learner wants to validate
     split = pd.concat([o.assign(split=k) for k, o in zip(SPLITS, (items, few, few))])
     engine = choose_engine(recipe, s)
@@ -141,9 +141,7 @@ def train_on(items, recipe, s, device=None, calibration=None, limit=0.)->nn.Modu
     y = split_labels(split, 'train')
     with threads(1): heads = [finish_head(r, trained[r.training], y, s, 0) for r in parts]
     prior = np.log(y.mean()/(1 - y.mean())) if recipe.blend_of else 0.
-    head = heads[0]
-    if recipe.blend_of: head = _ensemble(heads, calibration, prior, limit)
-    head = plain_head(head)
+    head = plain_head(_ensemble(heads, calibration, prior, limit) if recipe.blend_of else heads[0])
     net = build_network(s.arch, describe_head(head), s.size, s.grid)
     learnt = _backbone(trained[parts[0].training], patches is not None, s)
     net[0].load_state_dict(learnt.state_dict())
@@ -302,7 +300,7 @@ def fit(
     protocol = fit_protocol(data, protocol)
     check_names(_names(data)[0] + [data.name])
     recipe, = get_recipes([recipe or default_recipe(s, len(data.names))])
-    if protocol == 'all': goal.check(data.few)
+    goal.check(few := data.few if protocol == 'all' else 0)
     bare, = for_few([without_threshold(recipe)], data, protocol)
     bare, out = for_network(bare, s), execution.out
     s = with_tiles(data, s, bare.blend_of or [bare], device=execution.device)
@@ -314,7 +312,7 @@ def fit(
     def held_out_by(r): return out_of_fold([o for o in runs if o.recipe == r.name], splits)
     oof, calibration = held_out_by(bare), [_calibrated(held_out_by(r)) for r in bare.blend_of]
     t, decision = evaluate_decision(oof, goal, data.rare), decide(oof, goal, data.rare)
-    net = train_on(items, bare, s, execution.device, calibration, 0. if data.few else SUREST)
+    net = train_on(items, bare, s, execution.device, calibration, 0. if few else MAX_LOG_ODDS)
     about = _describe(data, recipe, bare, s, goal, net, decision, splits, oof, t, items, protocol)
     held_out = known = None
     if len(data.names) == 2: held_out = _held_out(oof, items, bare, s, execution.device)

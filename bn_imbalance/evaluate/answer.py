@@ -30,6 +30,9 @@ def most_possible(goal, prevalence): # what is possible in 1000 images
     out = dict(found=rare, missed=rare, alarms=rest, cost=costs)
     return out if goal.cost_miss else out | dict(value=1.)
 
+def _most(lb): # the largest value that its measure can have
+    return most_possible(lb.goal, lb.prevalence)['cost'] if lb.goal.cost_miss else 1.
+
 # %% ../../nbs/evaluate/07_answer.ipynb #e2c47f5d
 def _measured(lb, name):
     if lb.subjects in EXACT and lb.by_prevalence is not None: return _exact(lb, name)['value']
@@ -54,7 +57,9 @@ def _exact(lb, name): # measure -> mean, low, high
 # %% ../../nbs/evaluate/07_answer.ipynb #8f20e253
 def in_1000(lb, name)->dict: # measure -> mean, low, high
     "What a recipe does in 1000 images; without `by_prevalence` no more than its measure"
-    if lb.by_prevalence is None: return dict(value=np.clip(_measured(lb, name), 0, 1).tolist())
+    if lb.by_prevalence is None:
+        k = 'cost' if lb.goal.cost_miss else 'value'
+        return {k: np.clip(_measured(lb, name), 0, _most(lb)).tolist()}
     if lb.subjects in EXACT:
         out = _exact(lb, name)
         return {k: o for k, o in out.items() if k != 'value' or not lb.goal.cost_miss}
@@ -300,14 +305,13 @@ def make_answer(
 # %% ../../nbs/evaluate/07_answer.ipynb #9c0ffee0
 def answer_table(lb:Leaderboard, most=8)->pd.DataFrame: # texts
     "What recipes do in 1000 images, and which can be told apart; plain is always among them"
-    standing, top = lb.standing, 1.
-    if lb.goal.cost_miss: top = most_possible(lb.goal, lb.prevalence)['cost']
+    standing = lb.standing
     names = list(dict.fromkeys([lb.recommended, *lb.names]))
     always = {lb.recommended, 'plain'} & set(names)
     rest = [n for n in names if n not in always][:most - len(always)]
     def row(n):
         o = in_1000(lb, n)
-        first = {lb.label: range_text(*_measured(lb, n), top)}
+        first = {lb.label: range_text(*_measured(lb, n), _most(lb))}
         counts = {k: range_text(*o[k]) for k in ('found', 'missed', 'alarms') if k in o}
         return first | dict(standing=standing[n]) | counts
     t = pd.DataFrame({n: row(n) for n in names if n in {*always, *rest}}).T.rename_axis('recipe')

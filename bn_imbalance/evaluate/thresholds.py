@@ -114,9 +114,9 @@ def pooled_log_odds(runs:list)->dict: # (recipe, seed, rare class) -> scale, shi
     return out
 
 # %% ../../nbs/evaluate/03_thresholds.ipynb #surest2
-SUREST = 3. # log odds that a member of a blend may have, see `benchmarks/advice.py`
+MAX_LOG_ODDS = 3. # of a member of a blend, see `benchmarks/limits.py`
 
-def pressed(z, limit): # between -limit and limit; 0: as it is
+def soft_clip(z, limit): # to between -limit and limit; 0: as it is
     return limit*np.tanh(z/limit) if limit else z
 
 # %% ../../nbs/evaluate/03_thresholds.ipynb #pooled4

@@ -12,7 +12,7 @@ from ..data.images import Table
 from ..data.items import rare_targets
 from ..data.splits import SPLITS
 from ..evaluate.runs import OPTIMIZER, Run, Predictions
-from ..evaluate.thresholds import SUREST, log_odds, pressed
+from ..evaluate.thresholds import MAX_LOG_ODDS, log_odds, soft_clip
 from ..models.backbones import makes_patches, weights_digest
 from ..recipes.base import PARTS, Recipe
 from ..recipes.registry import BLEND_FEW, get_recipes
@@ -137,12 +137,12 @@ def _blend(recipe, config, members, fits):
     r, out = members[0], dict(valid=None, test=None, history=[])
     failed = next((f'{o.recipe}: {o.failed}' for o in members if o.failed), None)
     if not failed:
-        prior, limit = logit((r.test.y == 1).mean()), SUREST
+        prior, limit = logit((r.test.y == 1).mean()), MAX_LOG_ODDS
         if r.same_rare: # no fifth of them
             prior = np.log(r.data['images']['minority']/r.data['images']['majority'])
             limit = 0 # their log odds are not fitted
         for k in SPLITS[1:]:
-            z = [pressed(a*margin(getattr(o, k).logits) + b, limit)
+            z = [soft_clip(a*margin(getattr(o, k).logits) + b, limit)
                  for o, (a, b) in zip(members, fits)]
             m, own = np.mean(z, axis=0) + prior, getattr(r, k)
             out[k] = Predictions(own.y, np.c_[0*m, m].round(6), own.group)
